@@ -1,0 +1,3 @@
+"""Dataset distillation for recommender systems."""
+
+__version__ = "0.1.0"
