@@ -1,0 +1,1 @@
+"""Interactions in, batches out: logs, splits, prepared datasets, distilled datasets."""

@@ -1,0 +1,238 @@
+"""What a sequence model sees.
+
+The items of a batch are *hard* (an id per position), *soft* (a distribution over items per position, kept as factors)
+or *dense* (the same distribution written out). All three know two things, and models use nothing else of them:
+
+* ``embed(table)``: the expected row of an item table at each position;
+* ``cross_entropy(hidden, table)``: the cross-entropy between the items and ``softmax(hidden table^T)``.
+
+A soft item whose distribution is one-hot gives what the hard id gives. This law lets any model train on distilled rows.
+
+Shapes: ``B`` rows, ``T`` positions, ``P`` predicted positions, ``V`` items, ``R`` rank of the factors, ``D`` embedding.
+Item id 0 is padding, so an item table has ``V + 1`` rows.
+
+For a target distribution ``p`` with expected embedding ``x = p E`` the cross-entropy is exactly
+``logsumexp(h E^T) - <h, x>``; it differs from the Kullback-Leibler divergence by the entropy of ``p``, in which no
+model weight occurs, so both have the same gradient in the weights and the same mixed second derivatives.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+PAD = 0
+
+
+class Items(Protocol):
+    """The items at ``(B, T)`` positions, hard or soft."""
+
+    def embed(self, table: Float[Tensor, "V1 D"]) -> Float[Tensor, "B T D"]:
+        """Return the expected row of ``table`` at each position."""
+        ...
+
+    def cross_entropy(
+        self,
+        hidden: Float[Tensor, "B P D"],
+        table: Float[Tensor, "V1 D"],
+        positions: Int[Tensor, "B P"] | None = None,
+        embedded: Float[Tensor, "B T D"] | None = None,
+    ) -> Float[Tensor, "B P"]:
+        """Return the cross-entropy between the items at ``positions`` and ``softmax(hidden table^T)``, in nats.
+
+        Args:
+            hidden: one vector per predicted position.
+            table: item table.
+            positions: which of the items are the targets; all, when ``None``.
+            embedded: ``embed(table)``, where it is already known; soft items then need nothing else.
+        """
+        ...
+
+    def to(self, device: torch.device) -> "Items":
+        """Return the same items on another device."""
+        ...
+
+
+def pick(values: Tensor, positions: Int[Tensor, "B P"] | None) -> Tensor:
+    """Return ``values[b, positions[b, p]]`` for a tensor of shape (B, T, ...); all when ``positions`` is ``None``."""
+    if positions is None:
+        return values
+    index = positions.reshape(*positions.shape, *[1] * (values.dim() - 2))
+    return values.gather(1, index.expand(*positions.shape, *values.shape[2:]))
+
+
+def soft_cross_entropy(
+    hidden: Float[Tensor, "B P D"], table: Float[Tensor, "V D"], expected: Float[Tensor, "B P D"]
+) -> Float[Tensor, "B P"]:
+    """Return ``logsumexp(h E^T) - <h, x>`` for targets whose expected row of ``table`` is ``expected``."""
+    return torch.logsumexp(hidden @ table.T, dim=-1) - (hidden * expected).sum(-1)
+
+
+@dataclass(frozen=True)
+class HardItems:
+    """Item ids, 1 to V; 0 is padding."""
+
+    ids: Int[Tensor, "B T"]
+
+    def embed(self, table: Float[Tensor, "V1 D"]) -> Float[Tensor, "B T D"]:
+        """Return the rows of ``table``."""
+        return F.embedding(self.ids, table, padding_idx=PAD)
+
+    def cross_entropy(
+        self,
+        hidden: Float[Tensor, "B P D"],
+        table: Float[Tensor, "V1 D"],
+        positions: Int[Tensor, "B P"] | None = None,
+        embedded: Float[Tensor, "B T D"] | None = None,
+    ) -> Float[Tensor, "B P"]:
+        """Return the negative log-likelihood over all real items; 0 where the target is padding."""
+        ids = pick(self.ids, positions)
+        logits = (hidden @ table[1:].T).flatten(0, 1)  # (B P, V)
+        return F.cross_entropy(logits, ids.flatten() - 1, ignore_index=-1, reduction="none").view(ids.shape)
+
+    def to(self, device: torch.device) -> "HardItems":
+        """Return the same ids on another device."""
+        return HardItems(self.ids.to(device))
+
+
+@dataclass(frozen=True)
+class DenseItems:
+    """Distributions over the items ``first_id, first_id + 1, ...``, written out.
+
+    For catalogues and batches small enough to hold ``B T V`` numbers; :class:`SoftItems` otherwise.
+    """
+
+    probabilities: Float[Tensor, "B T V"]
+    first_id: int = 1
+
+    def embed(self, table: Float[Tensor, "V1 D"]) -> Float[Tensor, "B T D"]:
+        """Return the expected row of ``table`` under each distribution."""
+        return self.probabilities @ table[self.first_id :]
+
+    def cross_entropy(
+        self,
+        hidden: Float[Tensor, "B P D"],
+        table: Float[Tensor, "V1 D"],
+        positions: Int[Tensor, "B P"] | None = None,
+        embedded: Float[Tensor, "B T D"] | None = None,
+    ) -> Float[Tensor, "B P"]:
+        """Return ``logsumexp(h E^T) - <h, p E>``."""
+        if embedded is None:
+            expected = DenseItems(pick(self.probabilities, positions), self.first_id).embed(table)
+        else:
+            expected = pick(embedded, positions)
+        return soft_cross_entropy(hidden, table[self.first_id :], expected)
+
+    def to(self, device: torch.device) -> "DenseItems":
+        """Return the same distributions on another device."""
+        return DenseItems(self.probabilities.to(device), self.first_id)
+
+
+@dataclass(frozen=True)
+class SoftItems:
+    """Distributions ``softmax(queries keys^T)`` over items, kept as factors.
+
+    Args:
+        queries: one per position.
+        keys: one per item; row ``c`` belongs to item ``first_id + c``.
+        first_id: 1, or 0 where padding is a column of the softmax (the habit of TD3's published code).
+    """
+
+    queries: Float[Tensor, "B T R"]
+    keys: Float[Tensor, "V R"]
+    first_id: int = 1
+
+    def dense(self) -> DenseItems:
+        """Return the distributions written out: ``B T V`` numbers."""
+        return DenseItems(torch.softmax(self.queries @ self.keys.T, dim=-1), self.first_id)
+
+    def embed(self, table: Float[Tensor, "V1 D"]) -> Float[Tensor, "B T D"]:
+        """Return the expected row of ``table`` under each distribution."""
+        return self.dense().embed(table)
+
+    def cross_entropy(
+        self,
+        hidden: Float[Tensor, "B P D"],
+        table: Float[Tensor, "V1 D"],
+        positions: Int[Tensor, "B P"] | None = None,
+        embedded: Float[Tensor, "B T D"] | None = None,
+    ) -> Float[Tensor, "B P"]:
+        """Return ``logsumexp(h E^T) - <h, p E>``."""
+        if embedded is None:
+            expected = replace(self, queries=pick(self.queries, positions)).embed(table)
+        else:
+            expected = pick(embedded, positions)
+        return soft_cross_entropy(hidden, table[self.first_id :], expected)
+
+    def to(self, device: torch.device) -> "SoftItems":
+        """Return the same distributions on another device."""
+        return replace(self, queries=self.queries.to(device), keys=self.keys.to(device))
+
+
+@dataclass(frozen=True)
+class SequenceBatch:
+    """Rows of items and what is to be predicted from them.
+
+    Rows are left-aligned: the first ``lengths[b]`` items are inputs. By default each input predicts the next item of
+    its own row, so that ``items`` is one longer than the inputs (``L = T + 1``). With ``targets`` every item is an
+    input (``L = T``) and ``targets`` says what follows each of them.
+
+    Args:
+        items: the rows.
+        lengths: number of real inputs per row, 1 to T.
+        weights: weight of each prediction in the loss, 0 at padding.
+        positions: inputs from which something is predicted; ``None`` means every one (``P = T``).
+        targets: what follows each input, where it is not the row's own next item.
+    """
+
+    items: Items
+    lengths: Int[Tensor, " B"]
+    weights: Float[Tensor, "B P"]
+    positions: Int[Tensor, "B P"] | None = None
+    targets: Items | None = None
+
+    def to(self, device: torch.device) -> "SequenceBatch":
+        """Return the same batch on another device."""
+        return SequenceBatch(
+            items=self.items.to(device),
+            lengths=self.lengths.to(device),
+            weights=self.weights.to(device),
+            positions=None if self.positions is None else self.positions.to(device),
+            targets=None if self.targets is None else self.targets.to(device),
+        )
+
+
+OBJECTIVES = ("all", "last", "last_and_middle")
+
+
+def supervise(batch: SequenceBatch, objective: str, generator: torch.Generator | None = None) -> SequenceBatch:
+    """Return ``batch`` with only the targets that ``objective`` asks for.
+
+    ``all`` keeps every position. ``last`` keeps the last real one. ``last_and_middle`` keeps the last and one random
+    earlier position per row, redrawn at each call, with equal weights (TD3's augmented learner training, ALT): target
+    ``p`` uniform on ``min(5, n // 2) .. n - 2``, where ``n = length + 1`` is the number of items in the row.
+
+    Args:
+        batch: a batch with targets at every position.
+        objective: one of :data:`OBJECTIVES`.
+        generator: needed for ``last_and_middle``.
+    """
+    if objective == "all":
+        return batch
+    last = (batch.lengths - 1).unsqueeze(1)  # (B, 1)
+    positions = last
+    if objective == "last_and_middle":
+        size = last + 2
+        low = torch.minimum(torch.full_like(size, 5), size // 2).clamp(min=1)
+        uniform = torch.rand(last.shape, generator=generator).to(last.device)
+        middle = low + (uniform * (size - 1 - low)).long() - 1
+        positions = torch.cat([last, torch.minimum(middle, (last - 1).clamp(min=0))], dim=1)
+    return replace(batch, positions=positions, weights=batch.weights.gather(1, positions))
+
+
+def mask_of(lengths: Int[Tensor, " B"], width: int) -> Bool[Tensor, "B T"]:
+    """Return which positions of left-aligned rows are real."""
+    return torch.arange(width, device=lengths.device) < lengths.unsqueeze(1)
