@@ -1,0 +1,1 @@
+"""Scores on held-out events: metrics, ranking protocols, statistics over seeds."""

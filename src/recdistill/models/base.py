@@ -1,0 +1,120 @@
+"""The contract of a sequential recommender.
+
+A model is built from plain numbers and cut at the embedding: ``embed`` looks items up, ``encode`` knows only vectors.
+It draws no random number of its own: weights come from the generator given at construction, and dropout is on exactly
+when ``encode`` or ``loss`` is given a generator. So a training step is a pure function of weights, batch and generator,
+which is what the meta-gradient needs.
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from recdistill.data.batches import Items, SequenceBatch
+from recdistill.errors import OptionError
+
+
+class Recommender(nn.Module, ABC):
+    """A model that ranks all items by the dot product of a user vector and an item table.
+
+    Subclasses set ``config`` to the keyword arguments that rebuild them, without the generator.
+    """
+
+    name: ClassVar[str]
+    trainable: ClassVar[bool] = True
+    num_items: int
+    max_seq_len: int
+    config: dict[str, Any]
+
+    @classmethod
+    def options(cls) -> dict[str, Any]:
+        """Return the optional arguments of the model and their defaults."""
+        signature = inspect.signature(cls)
+        return {
+            name: parameter.default
+            for name, parameter in signature.parameters.items()
+            if parameter.default is not inspect.Parameter.empty
+        }
+
+    @property
+    @abstractmethod
+    def item_table(self) -> Float[Tensor, "V1 D"]:
+        """The item table; row 0 belongs to padding."""
+
+    @abstractmethod
+    def encode(
+        self,
+        embedded: Float[Tensor, "B T D"],
+        lengths: Int[Tensor, " B"],
+        positions: Int[Tensor, "B P"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "B P D"]:
+        """Return hidden vectors at ``positions`` (all, when ``None``) of left-aligned rows of item vectors.
+
+        ``generator`` switches dropout on.
+        """
+
+    def embed(self, items: Items) -> Float[Tensor, "B T D"]:
+        """Return item vectors, as ``encode`` reads them."""
+        return items.embed(self.item_table)
+
+    def forward(
+        self, batch: SequenceBatch, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "B P D"]]:
+        """Return the loss, and the hidden vectors from which the targets are predicted; twice differentiable.
+
+        The loss is the weighted mean cross-entropy of the targets, in nats.
+        """
+        embedded = self.embed(batch.items)
+        if batch.targets is None:  # each input predicts its own row's next item, whose vector is known already
+            hidden = self.encode(embedded[:, :-1], batch.lengths, batch.positions, generator)
+            following = _following(batch.positions, embedded)
+            losses = batch.items.cross_entropy(hidden, self.item_table, following, embedded)
+        else:
+            hidden = self.encode(embedded, batch.lengths, batch.positions, generator)
+            losses = batch.targets.cross_entropy(hidden, self.item_table, batch.positions)
+        return (losses * batch.weights).sum() / batch.weights.sum().clamp(min=1e-12), hidden
+
+    def loss(self, batch: SequenceBatch, generator: torch.Generator | None = None) -> Float[Tensor, ""]:
+        """Return the weighted mean cross-entropy of the targets, in nats."""
+        return self.forward(batch, generator)[0]
+
+    def represent(self, items: Items, lengths: Int[Tensor, " B"]) -> Float[Tensor, "B D"]:
+        """Return the user vector after the last real item of each row, without dropout."""
+        return self.encode(self.embed(items), lengths, (lengths - 1).unsqueeze(1)).squeeze(1)
+
+    def score(
+        self, users: Float[Tensor, "B D"], candidates: Int[Tensor, " C"] | slice | None = None
+    ) -> Float[Tensor, "B C"]:
+        """Return the scores of ``candidates`` (item ids; all real items when ``None``) for user vectors."""
+        table = self.item_table
+        return users @ (table[1:] if candidates is None else table[candidates]).T
+
+    def load_item_table(self, factor: Float[Tensor, "V D2"], *, freeze: bool) -> None:
+        """Start the item table from an item factor, whose rows belong to the items 1 to V.
+
+        Raises:
+            OptionError: the factor has another width, or another number of items, than this model.
+        """
+        expected = (self.item_table.shape[0] - 1, self.item_table.shape[1])
+        if tuple(factor.shape) != expected:
+            raise OptionError(
+                "--items",
+                f"{factor.shape[0]} x {factor.shape[1]}",
+                fix=f"is the shape of the given item factor, but this model needs {expected[0]} x {expected[1]}; "
+                f"use --items random, or a model with embedding_dim {factor.shape[1]}",
+            )
+        with torch.no_grad():
+            self.item_table[1:] = factor.to(self.item_table)
+        self.item_table.requires_grad_(not freeze)
+
+
+def _following(positions: Int[Tensor, "B P"] | None, embedded: Float[Tensor, "B T D"]) -> Int[Tensor, "B P"]:
+    if positions is not None:
+        return positions + 1
+    later = torch.arange(1, embedded.shape[1], device=embedded.device)
+    return later.expand(len(embedded), -1)
