@@ -1,0 +1,127 @@
+"""What every distiller, selector and control is: a frozen record of hyper-parameters with one method."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from recdistill.data.development import Development
+from recdistill.data.rows import Rows
+from recdistill.errors import OptionError
+from recdistill.progress import SILENT, Progress
+from recdistill.rng import Streams
+from recdistill.training.trajectory import Trajectory
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a distiller returns.
+
+    Args:
+        rows: the distilled rows.
+        item_factor: the teacher's item table without padding, (V, D), shipped with the rows.
+        trace: one record per outer epoch, for the reader of the artifact; empty for selectors.
+        seconds: wall time over all resumed parts; 0 where a run cannot be resumed.
+    """
+
+    rows: Rows
+    item_factor: Tensor
+    trace: tuple[dict[str, float], ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """Where a run happens.
+
+    Args:
+        state: file for the state of an unfinished run, or ``None`` to keep none.
+        progress: told about every step.
+        device: where tensors live.
+    """
+
+    state: Path | None = None
+    progress: Progress = SILENT
+    device: torch.device = CPU
+
+
+class Distiller(Protocol):
+    """A way to make a small dataset from a large one.
+
+    Implementations are frozen dataclasses, with the budget among their fields.
+    """
+
+    method: ClassVar[str]
+
+    @property
+    def num_rows(self) -> int:
+        """Sequences to make; 0 where that has no meaning."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Items per sequence; 0 where that has no meaning."""
+        ...
+
+    def distill(
+        self,
+        train: Development,
+        teacher: Trajectory,
+        previous: Summary | None,
+        rng: Streams,
+        context: RunContext,
+    ) -> Summary:
+        """Return a summary of ``train``.
+
+        Args:
+            train: training and validation events.
+            teacher: a model trained on ``train``, with the weights of every epoch.
+            previous: a summary to continue from; methods that do not stream ignore it.
+            rng: named random streams.
+            context: where to keep state and report progress.
+        """
+        ...
+
+
+def check_budget(num_rows: int, length: int, *, shortest: int) -> None:
+    """Raise when a budget of ``num_rows`` sequences of ``length`` items makes no sense.
+
+    Raises:
+        OptionError: fewer than one row, or rows shorter than ``shortest``.
+    """
+    if num_rows < 1:
+        raise OptionError("--budget", f"{num_rows}x{length}", fix="needs at least 1 sequence")
+    if length < shortest:
+        raise OptionError("--budget", f"{num_rows}x{length}", fix=f"needs sequences of at least {shortest} items")
+
+
+def check_room(num_rows: int, length: int, train: Development) -> None:
+    """Raise when a budget is larger than the training data.
+
+    Raises:
+        OptionError: more rows than users with two training events, or more items than training events.
+    """
+    usable = int((train.histories.train_lengths() >= 2).sum())
+    if num_rows > usable:
+        raise OptionError(
+            "--budget",
+            f"{num_rows}x{length}",
+            fix=f"asks for {num_rows} sequences, and {train.name} has {usable} users with two training events; "
+            f"ask for at most {usable}",
+        )
+    if num_rows * length > train.train_interactions:
+        raise OptionError(
+            "--budget",
+            f"{num_rows}x{length}",
+            fix=f"is {num_rows * length} items, more than the {train.train_interactions} training events of "
+            f"{train.name}; ask for less",
+        )
+
+
+def item_factor_of(teacher: Trajectory) -> Tensor:
+    """Return the best teacher's item table without the row of padding, (V, D)."""
+    return teacher.model().item_table.detach()[1:].clone()

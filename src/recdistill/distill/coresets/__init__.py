@@ -1,0 +1,1 @@
+"""Selectors and controls: what learned distillation is measured against. One per file."""

@@ -1,0 +1,71 @@
+"""Random users with a teacher's soft labels: the control that published comparisons leave out."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+
+from recdistill.data.batches import HardItems
+from recdistill.data.development import Development
+from recdistill.data.rows import HardRows, LabelledRows
+from recdistill.distill.base import RunContext, Summary, check_budget, check_room, item_factor_of
+from recdistill.distill.coresets.selection import last_items, usable_users
+from recdistill.errors import OptionError
+from recdistill.models.base import Recommender
+from recdistill.rng import Streams
+from recdistill.training.trajectory import Trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomSoft:
+    """The rows of :class:`Random`, with the teacher's distribution over all items after every item as the target.
+
+    The labels are stored as the teacher's hidden states and item table, which reproduce the distributions exactly
+    (up to the precision they are stored in).
+    """
+
+    method: ClassVar[str] = "random_soft"
+
+    num_rows: int = 30
+    """Users, at least 1."""
+    length: int = 50
+    """Items per user, at least 1 and at most what the teacher reads."""
+    precision: Literal["float16", "float32"] = "float16"
+    """Stored precision of the hidden states."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_budget(self.num_rows, self.length, shortest=1)
+
+    def distill(
+        self,
+        train: Development,
+        teacher: Trajectory,
+        previous: Summary | None,
+        rng: Streams,
+        context: RunContext,
+    ) -> Summary:
+        """Return the rows of the drawn users with the teacher's labels."""
+        check_room(self.num_rows, self.length, train)
+        model = teacher.model()
+        if self.length > model.max_seq_len:
+            raise OptionError(
+                "--budget",
+                f"{self.num_rows}x{self.length}",
+                fix=f"is longer than the {model.max_seq_len} items that the teacher reads; "
+                "give the teacher a larger --max-seq-len",
+            )
+        users = rng.numpy("users").choice(usable_users(train), self.num_rows, replace=False)
+        rows = last_items(train, users, self.length)
+        queries = hidden_states(model, rows).to(getattr(torch, self.precision))
+        factor = item_factor_of(teacher)
+        return Summary(LabelledRows(rows.item_ids, rows.lengths, queries, factor), factor)
+
+
+@torch.no_grad()
+def hidden_states(model: Recommender, rows: HardRows) -> Float[torch.Tensor, "N T D"]:
+    """Return the model's hidden state after every item of rows, 0 at padding."""
+    hidden = model.encode(model.embed(HardItems(rows.item_ids)), rows.lengths)
+    real = torch.arange(rows.length) < rows.lengths.unsqueeze(1)
+    return hidden * real.unsqueeze(-1)

@@ -1,0 +1,76 @@
+"""The teacher of a distillation: trained once, cached by content."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recdistill.data.development import Development
+from recdistill.data.sequences import evaluation_cases, training_rows
+from recdistill.errors import OptionError, choose
+from recdistill.evaluation.protocols import evaluate
+from recdistill.models import MODELS
+from recdistill.models.base import Recommender
+from recdistill.progress import SILENT, Progress
+from recdistill.rng import Streams
+from recdistill.storage import sha256_of
+from recdistill.training.fit import TrainingRecipe
+from recdistill.training.trajectory import Trajectory, record_trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSpec:
+    """Which teacher, and how it is trained."""
+
+    model: str = "sasrec"
+    """Name in ``MODELS``."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the model; its defaults for the rest."""
+    max_seq_len: int = 50
+    """Longest history that the teacher reads, in items."""
+    recipe: TrainingRecipe = field(default_factory=TrainingRecipe)
+    """How it is trained."""
+    monitor: str = "NDCG@10"
+    """Metric on the validation part, in full ranking, that decides which epoch is best."""
+
+
+def teach(train: Development, spec: TeacherSpec, seed: int, cache: Path, *, progress: Progress = SILENT) -> Trajectory:
+    """Return the trajectory of the teacher, from ``cache`` where the same one was trained before.
+
+    The name in the cache is a hash of the data's split, the model, the recipe and the seed. A run that was interrupted
+    is continued.
+
+    Raises:
+        OptionError: the model is not known, or does not take an argument in ``config``.
+        NumericalError: training diverged.
+    """
+    rng = Streams(seed).child("teacher")
+    model = make_model(spec.model, train.num_items, spec.max_seq_len, spec.config, rng)
+    about = {"data": train.name, "hash": train.hash, "monitor": spec.monitor}
+    folder = cache / f"teacher-{sha256_of(about, model.name, model.config, asdict(spec.recipe), seed)[:16]}"
+    if (folder / "trajectory.json").exists():
+        return Trajectory.open(folder)
+    if not model.trainable:
+        raise OptionError("--teacher", spec.model, fix="has nothing to train; choose a trainable model")
+    cases = evaluation_cases(train.histories, "valid")
+    if len(cases) == 0:
+        raise OptionError("validation part", 0, fix="events: a teacher needs some; prepare with another --split")
+
+    def validate(current: Recommender) -> float:
+        return evaluate(current, cases).metrics()[spec.monitor]
+
+    rows = training_rows(train.histories, spec.max_seq_len, spec.recipe.rows)
+    return record_trajectory(model, rows, spec.recipe, rng, folder, validate=validate, about=about, progress=progress)
+
+
+def make_model(name: str, num_items: int, max_seq_len: int, config: Mapping[str, Any], rng: Streams) -> Recommender:
+    """Return a new model with weights drawn from the stream ``init``.
+
+    Raises:
+        OptionError: the model is not known, or does not take an argument in ``config``.
+    """
+    model_class = choose("--model", name, MODELS)
+    known = model_class.options()
+    for option in config:
+        choose(f"--model-option of {name}", option, known)
+    return model_class(num_items, max_seq_len, **config, generator=rng.torch("init"))
