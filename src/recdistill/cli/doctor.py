@@ -1,0 +1,74 @@
+"""recdistill doctor."""
+
+import os
+import platform
+import shutil
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import torch
+from cyclopts import Parameter
+
+from recdistill.cli.messages import cache_folder, print_json, print_table
+from recdistill.data.batches import SoftItems
+from recdistill.data.distilled import current_versions
+from recdistill.data.rows import soft_batch
+from recdistill.models import MODELS
+from recdistill.rng import Streams
+
+NEEDED = ("torch", "numpy", "polars", "pyarrow", "safetensors", "pydantic", "cyclopts", "rich", "scipy", "jaxtyping")
+
+
+def doctor(*, json: Annotated[bool, Parameter(negative=())] = False) -> int:
+    """Say what this machine can do, and check what distillation needs.
+
+    Parameters
+    ----------
+    json
+        Print the result as JSON.
+    """
+    cache = cache_folder(None)
+    facts: dict[str, Any] = {
+        "recdistill": current_versions()["recdistill"],
+        "python": platform.python_version(),
+        "processor cores": os.cpu_count(),
+        "torch threads": torch.get_num_threads(),
+        "memory GB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "cache": str(cache),
+        "free disk GB": round(shutil.disk_usage(_existing(cache)).free / 1e9, 1),
+    } | {f"version of {name}": version(name) for name in NEEDED}
+    checks = {
+        "cache can be written": os.access(_existing(cache), os.W_OK),
+        **{f"{name} has second derivatives": has_double_backward(name) for name in trainable_models()},
+    }
+    if json:
+        print_json({"facts": facts, "checks": checks})
+    else:
+        print_table("this machine", ["", "value"], [[name, str(value)] for name, value in facts.items()])
+        print_table("checks", ["", "result"], [[name, "ok" if good else "FAILED"] for name, good in checks.items()])
+    return 0 if all(checks.values()) else 1
+
+
+def _existing(path: Any) -> Any:
+    return path if path.exists() else _existing(path.parent)
+
+
+def trainable_models() -> list[str]:
+    """Return the names of the models that a distiller can train."""
+    return [name for name, model in MODELS.items() if model.trainable]
+
+
+def has_double_backward(name: str) -> bool:
+    """Return whether the loss of a model on soft rows can be differentiated twice here."""
+    rng = Streams(0).child("doctor")
+    model = MODELS[name](6, 4, generator=rng.torch("init"))
+    queries = torch.randn(2, 4, 3, generator=rng.torch("queries")).requires_grad_()
+    items = SoftItems(queries, torch.randn(6, 3, generator=rng.torch("keys")))
+    loss = model.loss(soft_batch(items, 2, 4))
+    try:
+        first = torch.autograd.grad(loss, [model.item_table], create_graph=True)[0]
+        second = torch.autograd.grad(first.square().sum(), [queries])[0]
+    except RuntimeError:
+        return False
+    return bool(torch.isfinite(second).all())

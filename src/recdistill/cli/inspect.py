@@ -1,0 +1,126 @@
+"""recdistill inspect."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from cyclopts import Parameter
+
+from recdistill.cli.messages import print_json, print_table
+from recdistill.cli.prepare import show_prepared
+from recdistill.data.distilled import DistilledDataset, size_in_bytes
+from recdistill.data.prepared import PreparedDataset
+from recdistill.data.rows import HardRows, LabelledRows, TuckerRows
+from recdistill.errors import ArtifactError
+from recdistill.storage import read_json
+from recdistill.training.checkpoint import load_model
+from recdistill.training.trajectory import Trajectory
+
+SHOWN_ROWS, SHOWN_POSITIONS = 3, 5
+
+
+def inspect(folder: Path, /, *, json: Annotated[bool, Parameter(negative=())] = False) -> None:
+    """Show what a folder written by recdistill holds, after checking it.
+
+    Parameters
+    ----------
+    folder
+        A distilled dataset, a prepared dataset, a model or a teacher.
+    json
+        Print the result as JSON.
+    """
+    if not folder.is_dir():
+        raise ArtifactError("is not a folder", fix="give a folder written by recdistill", path=folder)
+    if (folder / "model.json").exists():
+        _show_model(folder, as_json=json)
+    elif (folder / "trajectory.json").exists():
+        header = Trajectory.open(folder).header
+        _show_facts("teacher", {name: value for name, value in header.items() if name != "files"}, as_json=json)
+    elif (folder / "manifest.json").exists():
+        written = read_json(folder / "manifest.json")
+        if isinstance(written, dict) and written.get("format") == "recdistill-prepared":
+            show_prepared(PreparedDataset.open(folder), as_json=json)
+        else:
+            show_distilled(DistilledDataset.load(folder), folder, as_json=json)
+    else:
+        raise ArtifactError(
+            "holds nothing that recdistill wrote", fix="raw data is read by: recdistill prepare", path=folder
+        )
+
+
+def _show_model(folder: Path, *, as_json: bool) -> None:
+    model, about = load_model(folder)
+    facts = {"model": model.name, "weights": sum(value.numel() for value in model.state_dict().values())}
+    _show_facts("model", facts | {"config": model.config} | about, as_json=as_json)
+
+
+def _show_facts(title: str, facts: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(facts)
+    else:
+        print_table(title, ["", "value"], [[name, _short(value)] for name, value in facts.items()])
+
+
+def _short(value: object) -> str:
+    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def show_distilled(dataset: DistilledDataset, folder: Path, *, as_json: bool) -> None:
+    """Print what a distilled dataset holds, its size, and the most probable items of its first rows."""
+    manifest, size = dataset.manifest, size_in_bytes(folder)
+    facts = {
+        "folder": str(folder),
+        "method": manifest.method,
+        "kind": manifest.kind,
+        "sequences": manifest.num_rows,
+        "items per sequence": manifest.length,
+        "source": manifest.source.name,
+        "bytes": size["total"],
+        "bytes of the item factor": size["item_factor"],
+        "share of the training log": round(size["total"] / manifest.source.train_bytes, 4),
+        "share of the users": round(manifest.num_rows / manifest.source.users, 4),
+        "seed": manifest.seed,
+        "seconds": manifest.seconds,
+        "peak MB": manifest.peak_mb,
+    }
+    examples = most_probable(dataset)
+    if as_json:
+        print_json(facts | {"parameters": manifest.parameters, "examples": examples})
+        return
+    print_table("distilled dataset", ["", "value"], [[name, _short(value)] for name, value in facts.items()])
+    for row, positions in enumerate(examples):
+        lines = [[str(place["position"]), str(place["item"]), f"{place['probability']:.3f}"] for place in positions]
+        print_table(f"sequence {row + 1}, most probable items", ["position", "item", "probability"], lines)
+
+
+def most_probable(dataset: DistilledDataset) -> list[list[dict[str, Any]]]:
+    """Return the most probable item at the first positions of the first rows."""
+    rows = dataset.rows
+    if isinstance(rows, TuckerRows):
+        dense = rows.items().dense()
+        chosen, best = dense.probabilities[:SHOWN_ROWS, :SHOWN_POSITIONS].max(-1)
+        ids = best + dense.first_id
+    elif isinstance(rows, HardRows | LabelledRows):
+        ids = rows.item_ids[:SHOWN_ROWS, :SHOWN_POSITIONS]
+        chosen = torch.ones(ids.shape)
+    else:
+        return []
+    names = item_names(dataset)
+    return [
+        [
+            {"position": place + 1, "item": names[int(item)], "probability": round(float(chance), 4)}
+            for place, (item, chance) in enumerate(zip(row, chances, strict=True))
+            if int(item) > 0
+        ]
+        for row, chances in zip(ids, chosen, strict=True)
+    ]
+
+
+def item_names(dataset: DistilledDataset) -> list[str]:
+    """Return a readable name per item id; index 0 is padding."""
+    names = dataset.vocabulary["item_id"].to_list()
+    if "title" in dataset.vocabulary.columns:
+        titles = dataset.vocabulary["title"].to_list()
+        names = [title or name for name, title in zip(names, titles, strict=True)]
+    return ["(padding)", *names]
