@@ -36,6 +36,8 @@ from recdistill.storage import atomic_folder
 from recdistill.study import ItemTable, StudentSpec, train_student
 from recdistill.training.fit import TrainingRecipe
 
+RAW_FILES = ("interactions.parquet", "items.parquet")
+"""What the generated log consists of."""
 NUM_USERS, NUM_SERIES, PARTS = 600, 15, 20
 EVENTS = (12, 32)
 FOLLOW, NEXT = 0.8, (0.6, 0.25, 0.15)
@@ -84,8 +86,8 @@ def generate(folder: Path, seed: int) -> Path:
     titles = [f"Series {chr(65 + item // PARTS)}, part {item % PARTS + 1}" for item in range(NUM_SERIES * PARTS)]
     names = pl.DataFrame({"item_id": [f"item-{item:03d}" for item in range(len(titles))], "title": titles})
     with atomic_folder(folder, replace=True) as temporary:
-        log.sort("timestamp").write_parquet(temporary / "interactions.parquet")
-        names.write_parquet(temporary / "items.parquet")
+        for name, table in zip(RAW_FILES, (log.sort("timestamp"), names), strict=True):
+            table.write_parquet(temporary / name)
     return folder
 
 

@@ -92,6 +92,39 @@ def choose(option: str, name: str, choices: dict[str, T]) -> T:
     raise OptionError(option, name, fix=f"is not known{nearest(name, choices)}; choose from {', '.join(choices)}")
 
 
+def require_at_least(smallest: float, **options: float | None) -> None:
+    """Raise when an option is smaller than ``smallest`` or NaN; ``None`` stands for an option that is not set.
+
+    Raises:
+        OptionError: naming the option and its value.
+    """
+    for name, value in options.items():
+        if value is not None and not value >= smallest:
+            raise OptionError(name, value, fix=f"must be {smallest:g} or more")
+
+
+def require_above(bound: float, **options: float) -> None:
+    """Raise when an option is not larger than ``bound``.
+
+    Raises:
+        OptionError: naming the option and its value.
+    """
+    for name, value in options.items():
+        if not value > bound:
+            raise OptionError(name, value, fix=f"must be above {bound:g}")
+
+
+def require_rate(**options: float) -> None:
+    """Raise when an option does not lie in [0, 1).
+
+    Raises:
+        OptionError: naming the option and its value.
+    """
+    for name, value in options.items():
+        if not 0 <= value < 1:
+            raise OptionError(name, value, fix="must lie in [0, 1)")
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the closest of ``choices``, or an empty string."""
     close = difflib.get_close_matches(name.lower(), list(choices), n=1, cutoff=0.5)

@@ -4,9 +4,10 @@ The library never prints. A function that may take long accepts a :class:`Progre
 draws bars, and everybody else gets :data:`SILENT`.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Receives what a long computation has done so far."""
 

@@ -5,12 +5,12 @@ carry a graph, the result carries one too.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from recdistill.errors import OptionError
+from recdistill.errors import OptionError, require_above, require_at_least, require_rate
 
 Tensors = dict[str, Tensor]
 
@@ -38,6 +38,7 @@ class Student:
         )
 
 
+@runtime_checkable
 class InnerOptimizer(Protocol):
     """A rule that makes the next student from a gradient."""
 
@@ -83,14 +84,10 @@ class Adam:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        if not self.learning_rate > 0:
-            raise OptionError("learning_rate", self.learning_rate, fix="must be above 0")
+        require_above(0, learning_rate=self.learning_rate, eps=self.eps)
+        require_at_least(0, weight_decay=self.weight_decay)
         if not all(0 <= beta < 1 for beta in self.betas):
             raise OptionError("betas", self.betas, fix="must both lie in [0, 1)")
-        if not self.eps > 0:
-            raise OptionError("eps", self.eps, fix="must be above 0")
-        if self.weight_decay < 0:
-            raise OptionError("weight_decay", self.weight_decay, fix="must be 0 or more")
 
     def update(self, student: Student, gradient: Tensors) -> Student:
         """Return the student after one step along ``gradient``."""
@@ -128,12 +125,9 @@ class SGD:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        if not self.learning_rate > 0:
-            raise OptionError("learning_rate", self.learning_rate, fix="must be above 0")
-        if not 0 <= self.momentum < 1:
-            raise OptionError("momentum", self.momentum, fix="must lie in [0, 1)")
-        if self.weight_decay < 0:
-            raise OptionError("weight_decay", self.weight_decay, fix="must be 0 or more")
+        require_above(0, learning_rate=self.learning_rate)
+        require_at_least(0, weight_decay=self.weight_decay)
+        require_rate(momentum=self.momentum)
 
     def update(self, student: Student, gradient: Tensors) -> Student:
         """Return the student after one step along ``gradient``."""

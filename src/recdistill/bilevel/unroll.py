@@ -7,7 +7,7 @@ over many steps, unstable; so only the last ``window`` steps are differentiated 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class MetaResult:
     student: Student
 
 
+@runtime_checkable
 class MetaGradient(Protocol):
     """A way to differentiate training."""
 

@@ -4,6 +4,7 @@ Exit codes: 0 done; 2 the input was wrong (one line on standard error says where
 else. Results go to standard output, progress and messages to standard error.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -11,38 +12,47 @@ from cyclopts import App, CycloptsError
 
 import recdistill
 from recdistill.cli import demo, distill, doctor, evaluate, inspect, prepare, train
-from recdistill.cli.messages import one_line, say
+from recdistill.cli.messages import one_line, say, wrong_path, wrong_usage
 from recdistill.errors import InputError, RecdistillError
+
+RESUMABLE = ("distill", "train")
+BAD_PATHS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+LINE = """A first look, about a minute: recdistill demo
+
+Every command explains itself: recdistill COMMAND --help
+
+The straight line:
+
+| recdistill prepare RAW PREPARED
+| recdistill distill PREPARED SUMMARY --method td3 --budget 30x50
+| recdistill train SUMMARY MODEL --items given --valid PREPARED
+| recdistill evaluate MODEL PREPARED"""
 
 app = App(
     name="recdistill",
-    help="Dataset distillation for recommender systems.",
+    help="Dataset distillation for recommender systems: a log becomes a tiny dataset that models train on in seconds.",
+    help_epilogue=LINE,
     version=recdistill.__version__,
-    help_format="plaintext",
+    help_format="restructuredtext",
+    suppress_keyboard_interrupt=False,
 )
-for command in (
-    demo.demo,
-    prepare.prepare,
-    distill.distill,
-    train.train,
-    evaluate.evaluate,
-    inspect.inspect,
-    doctor.doctor,
-):
-    app.command(command)
+app.command(demo.demo, sort_key=0, help_epilogue="")
+app.command(prepare.prepare, sort_key=1, help_epilogue=prepare.EPILOGUE)
+app.command(distill.distill, sort_key=2, help_epilogue=distill.EPILOGUE)
+app.command(train.train, sort_key=3, help_epilogue=train.EPILOGUE)
+app.command(evaluate.evaluate, sort_key=4, help_epilogue="")
+app.command(inspect.inspect, sort_key=5, help_epilogue="")
+app.command(doctor.doctor, sort_key=6, help_epilogue="")
 
 
 def run(arguments: Sequence[str]) -> int:
     """Return the exit code of one command line."""
+    command = next(iter(arguments), "")
     try:
-        code = app(
-            list(arguments),
-            exit_on_error=False,
-            print_error=False,
-            result_action="return_value",
-        )
+        code = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        say(f"error: {one_line(str(error))} (see: recdistill {_command(arguments)}--help)")
+        known = f"{command} " if command in app else ""
+        say(f"error: {one_line(wrong_usage(error))} (see: recdistill {known}--help)")
         return 2
     except InputError as error:
         say(f"error: {one_line(str(error))}")
@@ -51,18 +61,29 @@ def run(arguments: Sequence[str]) -> int:
         say(f"failed: {one_line(str(error))}")
         return 1
     except KeyboardInterrupt:
-        say("interrupted; repeat the command with --resume to continue where it stopped")
+        continued = "repeat the command with --resume to continue where it stopped"
+        say(f"interrupted; {continued if command in RESUMABLE else 'nothing half-written is left'}")
         return 1
     except BrokenPipeError:
+        _close_output()
         return 1
+    except OSError as error:
+        bad = isinstance(error, BAD_PATHS)
+        say(f"{'error' if bad else 'failed'}: {one_line(wrong_path(error))}")
+        return 2 if bad else 1
     return code if isinstance(code, int) else 0
 
 
-def _command(arguments: Sequence[str]) -> str:
-    first = next(iter(arguments), "")
-    return f"{first} " if first in app else ""
+def _close_output() -> None:
+    """Send what is still to be printed nowhere: the reader of the pipe has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main() -> None:
     """Run the command line of this process."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _close_output()
+    sys.exit(code)

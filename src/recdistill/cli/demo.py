@@ -2,21 +2,22 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from recdistill.cli.messages import print_json, print_table, progress_bars
-from recdistill.demo import run_demo
+from recdistill.cli.bars import progress_bars
+from recdistill.cli.folders import check_out, check_writable
+from recdistill.cli.messages import print_json, print_table
+from recdistill.cli.options import Flag, Seed
+from recdistill.demo import RAW_FILES, DemoResult, methods, run_demo
+from recdistill.errors import InputError
 from recdistill.storage import refuse_existing
 
 
 def demo(
     *,
     out: Path = Path("demo-out"),
-    seed: int = 0,
-    overwrite: Annotated[bool, Parameter(negative=())] = False,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    seed: Seed = 0,
+    overwrite: Flag = False,
+    json: Flag = False,
 ) -> None:
     """Run the whole line on a generated dataset: prepare, distill, train, evaluate, compare. About a minute.
 
@@ -27,16 +28,39 @@ def demo(
     seed
         Seed of everything random.
     overwrite
-        Use OUT although it is not empty.
+        Replace an earlier demo in OUT.
     json
         Print the result as JSON.
     """
-    refuse_existing(out, replace=overwrite)
+    check_place(out, overwrite=overwrite)
     with progress_bars() as progress:
         result = run_demo(out, seed, progress)
     if json:
-        print_json(asdict(result) | {"folder": str(out), "rows": [asdict(row) for row in result.rows]})
-        return
+        print_json(asdict(result) | {"folder": str(out)})
+    else:
+        show(result, out)
+
+
+def check_place(out: Path, *, overwrite: bool) -> None:
+    """Raise when the demo would destroy something that it has not made.
+
+    Raises:
+        InputError: ``out`` may not be replaced, or cannot be written.
+    """
+    refuse_existing(out, replace=overwrite)
+    check_writable(out)
+    names = {method.method for method in methods()}
+    for folder, known in ((out, {"raw", "prepared", "cache"} | names), (out / "raw", set(RAW_FILES))):
+        entries = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+        strange = next((name for name in entries if name not in known and not name.startswith(".")), None)
+        if strange is not None:
+            raise InputError(f"{folder}: holds {strange!r}, which no demo wrote; give another folder with --out")
+    for name in names:
+        check_out(out / name, "distilled dataset", overwrite=True)
+
+
+def show(result: DemoResult, out: Path) -> None:
+    """Print the table of the demo, and how to read it."""
     rows = [
         [row.trained_on, row.items, f"{row.hr:.3f}", f"{row.ndcg:.3f}", f"{row.bytes or 0:,}", f"{row.seconds:.1f}"]
         for row in result.rows

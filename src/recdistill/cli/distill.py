@@ -1,22 +1,40 @@
 """recdistill distill."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import torch
 from cyclopts import Parameter
 
+from recdistill.cli.bars import progress_bars
+from recdistill.cli.folders import check_out, require_kind, state_file
 from recdistill.cli.inspect import show_distilled
-from recdistill.cli.messages import make_record, parse_budget, parse_pairs, progress_bars, state_file
+from recdistill.cli.options import (
+    Flag,
+    Pairs,
+    Seed,
+    choose_device,
+    defaults_of,
+    listed,
+    make_record,
+    parse_budget,
+    parse_pairs,
+    under,
+)
 from recdistill.cli.teachers import TeacherOptions
 from recdistill.data.development import development_of
 from recdistill.data.distilled import DistilledDataset
 from recdistill.data.prepared import PreparedDataset
 from recdistill.distill import DISTILLERS
-from recdistill.distill.base import RunContext
+from recdistill.distill.base import Distiller, RunContext, check_room
 from recdistill.distill.run import distill as distill_dataset
-from recdistill.errors import choose
-from recdistill.storage import refuse_existing
+from recdistill.errors import OptionError, choose
+
+EPILOGUE = "\n\n".join(
+    (
+        "Names that --option takes, with their defaults (num_rows and length are the budget):",
+        *(listed(name, defaults_of(made)) for name, made in DISTILLERS.items() if defaults_of(made)["num_rows"]),
+    )
+)
 
 
 def distill(
@@ -25,16 +43,19 @@ def distill(
     /,
     *,
     method: str = "td3",
-    budget: str | None = None,
-    option: tuple[str, ...] = (),
+    budget: Annotated[str | None, Parameter(allow_leading_hyphen=True, metavar="ROWSxITEMS")] = None,
+    option: Pairs = (),
     teachers: TeacherOptions = TeacherOptions(),  # noqa: B008 (frozen)
-    seed: int = 0,
+    seed: Seed = 0,
     device: str = "cpu",
-    resume: Annotated[bool, Parameter(negative=())] = False,
-    overwrite: Annotated[bool, Parameter(negative=())] = False,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    resume: Flag = False,
+    overwrite: Flag = False,
+    json: Flag = False,
 ) -> None:
     """Make a distilled dataset of a prepared one.
+
+    A teacher is trained on the full data first, and kept for the next time. The state of an unfinished run lies beside
+    OUT, so that an interrupted run is continued with --resume to the same result.
 
     Parameters
     ----------
@@ -45,9 +66,9 @@ def distill(
     method
         td3, or a control: random, random_soft, longest, most_recent, popularity, untrained.
     budget
-        Sequences x items per sequence, such as 30x50; the method's default when left out.
+        Sequences and items per sequence, such as 30x50; the method's default when left out.
     option
-        Hyper-parameter of the method, as NAME=VALUE, such as rank=16; may be repeated.
+        Hyper-parameter of the method, such as rank=16; may be repeated. The names stand below.
     teachers
         Which teacher to learn from.
     seed
@@ -57,34 +78,40 @@ def distill(
     resume
         Continue an unfinished run with the same settings.
     overwrite
-        Replace OUT.
+        Replace a distilled dataset in OUT.
     json
         Print the result as JSON.
     """
-    values = parse_pairs("--option", option)
-    if budget is not None:
-        values["num_rows"], values["length"] = parse_budget(budget)
-    distiller = make_record("--option", choose("--method", method, DISTILLERS), values)
-    refuse_existing(out, replace=overwrite)
+    distiller = make_distiller(method, budget, parse_pairs("--option", option))
+    spec = teachers.spec(length=distiller.length)
     where = choose_device(device)
+    require_kind("PREPARED", prepared, "prepared dataset")
+    check_out(out, "distilled dataset", overwrite=overwrite)
     train = development_of(PreparedDataset.open(prepared))
+    if distiller.num_rows:
+        check_room(distiller.num_rows, distiller.length, train)
     state = state_file(out, train.hash, method, distiller, teachers, seed, resume=resume)
     with progress_bars() as progress:
-        teacher = teachers.find(train, length=distiller.length, seed=seed, progress=progress)
+        teacher = teachers.find(train, spec, seed=seed, progress=progress)
         context = RunContext(state=state, progress=progress, device=where)
-        made = distill_dataset(train, distiller, teacher, seed=seed, context=context)
-        made = made.save(out, replace=overwrite)
+        with under("--option", defaults_of(type(distiller))):
+            made = distill_dataset(train, distiller, teacher, seed=seed, context=context)
+        made.save(out, replace=overwrite)
     show_distilled(DistilledDataset.load(out), out, as_json=json)
 
 
-def choose_device(name: str) -> torch.device:
-    """Return a torch device that is there.
+def make_distiller(method: str, budget: str | None, values: dict[str, Any]) -> Distiller:
+    """Return a method with its hyper-parameters.
 
     Raises:
-        OptionError: the name is not a device, or this machine has none such.
+        OptionError: the method is not known, or an option or the budget does not fit it.
     """
-    there = {"cpu": torch.device("cpu")}
-    if torch.cuda.is_available():
-        there["cuda"] = torch.device("cuda")
-        there |= {f"cuda:{index}": torch.device("cuda", index) for index in range(torch.cuda.device_count())}
-    return choose("--device", name, there)
+    kind = choose("--method", method, DISTILLERS)
+    if budget is not None:
+        if not defaults_of(kind)["num_rows"]:
+            raise OptionError("--budget", budget, fix=f"has no use: {method} makes no sequences; leave it out")
+        for name in ("num_rows", "length"):
+            if name in values:
+                raise OptionError(f"--option {name}", values[name], fix=f"is given by --budget {budget} too; give one")
+        values = values | dict(zip(("num_rows", "length"), parse_budget(budget), strict=True))
+    return make_record("--option", kind, values)

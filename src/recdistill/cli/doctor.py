@@ -4,12 +4,14 @@ import os
 import platform
 import shutil
 from importlib.metadata import version
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Any
 
 import torch
-from cyclopts import Parameter
 
-from recdistill.cli.messages import cache_folder, print_json, print_table
+from recdistill.cli.folders import cache_folder
+from recdistill.cli.messages import print_facts, print_json, print_table
+from recdistill.cli.options import Flag
 from recdistill.data.batches import SoftItems
 from recdistill.data.distilled import current_versions
 from recdistill.data.rows import soft_batch
@@ -19,7 +21,7 @@ from recdistill.rng import Streams
 NEEDED = ("torch", "numpy", "polars", "pyarrow", "safetensors", "pydantic", "cyclopts", "rich", "scipy", "jaxtyping")
 
 
-def doctor(*, json: Annotated[bool, Parameter(negative=())] = False) -> int:
+def doctor(*, json: Flag = False) -> int:
     """Say what this machine can do, and check what distillation needs.
 
     Parameters
@@ -45,13 +47,13 @@ def doctor(*, json: Annotated[bool, Parameter(negative=())] = False) -> int:
     if json:
         print_json({"facts": facts, "checks": checks})
     else:
-        print_table("this machine", ["", "value"], [[name, str(value)] for name, value in facts.items()])
+        print_facts("this machine", facts)
         print_table("checks", ["", "result"], [[name, "ok" if good else "FAILED"] for name, good in checks.items()])
     return 0 if all(checks.values()) else 1
 
 
-def _existing(path: Any) -> Any:
-    return path if path.exists() else _existing(path.parent)
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
 
 
 def trainable_models() -> list[str]:

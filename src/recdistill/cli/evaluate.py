@@ -1,12 +1,13 @@
 """recdistill evaluate."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any, Literal
 
-from cyclopts import Parameter
-
-from recdistill.cli.messages import print_json, print_table, progress_bars
-from recdistill.cli.train import require_same_data
+from recdistill.cli.bars import progress_bars
+from recdistill.cli.folders import require_kind
+from recdistill.cli.materials import require_same_data
+from recdistill.cli.messages import print_json, print_table
+from recdistill.cli.options import Flag, Seed
 from recdistill.data.development import histories_of
 from recdistill.data.prepared import PreparedDataset
 from recdistill.data.sequences import evaluation_cases
@@ -16,6 +17,7 @@ from recdistill.evaluation.protocols import PROTOCOLS
 from recdistill.evaluation.protocols import evaluate as evaluate_model
 from recdistill.training.checkpoint import load_model
 
+PARTS: dict[str, Literal["test", "valid"]] = {"test": "test", "valid": "valid"}
 MEANING = {
     "full": "full ranking over all items, items seen before the event excluded",
     "uni100": "ranking against 100 uniform items that the user never touched; flatters every model",
@@ -28,11 +30,11 @@ def evaluate(
     /,
     *,
     protocol: str = "full",
-    part: Literal["test", "valid"] = "test",
-    seed: int = 0,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    part: str = "test",
+    seed: Seed = 0,
+    json: Flag = False,
 ) -> None:
-    """Score a model on held-out events.
+    """Score a model on held-out events: hit rate (HR), NDCG and MRR at 5, 10 and 20.
 
     Parameters
     ----------
@@ -41,7 +43,7 @@ def evaluate(
     prepared
         The prepared dataset that its data was made from.
     protocol
-        full (all items) or uni100 (100 sampled items).
+        full (all items) or uni100 (100 sampled items; for comparison with papers that use it).
     part
         test or valid.
     seed
@@ -50,18 +52,26 @@ def evaluate(
         Print the result as JSON.
     """
     choose("--protocol", protocol, PROTOCOLS)
+    where = choose("--part", part, PARTS)
+    require_kind("MODEL", model, "model")
+    require_kind("PREPARED", prepared, "prepared dataset")
     trained, about = load_model(model)
     dataset = PreparedDataset.open(prepared)
-    require_same_data(prepared, dataset.hash, about["data_hash"])
-    cases = evaluation_cases(histories_of(dataset), part)
+    require_same_data(prepared, dataset.hash, about.get("data_hash"))
+    cases = evaluation_cases(histories_of(dataset), where)
     if len(cases) == 0:
         raise InputError(f"{prepared}: has no {part} events to score; prepare it with another --split")
     with progress_bars() as progress:
         metrics = evaluate_model(trained, cases, protocol=protocol, seed=seed, progress=progress).metrics()
+    facts = {"model": trained.name, "trained_on": about.get("trained_on", "unknown data"), "items": about.get("items")}
     if json:
-        facts = {"model": trained.name, "trained_on": about["trained_on"], "protocol": protocol, "part": part}
-        print_json(facts | {"cases": len(cases), "metrics": metrics})
-        return
-    title = f"{trained.name} trained on {about['trained_on']}, {part} part, {len(cases)} events: {MEANING[protocol]}"
+        print_json(facts | {"protocol": protocol, "part": part, "cases": len(cases), "metrics": metrics})
+    else:
+        show_metrics(metrics, facts, f"{part} part, {len(cases):,} events: {MEANING[protocol]}")
+
+
+def show_metrics(metrics: dict[str, float], facts: dict[str, Any], how: str) -> None:
+    """Print the metrics of a model, one line per metric and one column per cutoff."""
+    data = "all data" if facts["trained_on"] == "full" else facts["trained_on"]
     rows = [[name, *(f"{metrics[f'{name}@{k}']:.4f}" for k in CUTOFFS)] for name in METRICS]
-    print_table(title, ["metric", *(f"@{k}" for k in CUTOFFS)], rows)
+    print_table(f"{facts['model']} trained on {data}, {how}", ["metric", *(f"@{k}" for k in CUTOFFS)], rows)

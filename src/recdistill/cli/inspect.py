@@ -1,12 +1,12 @@
 """recdistill inspect."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from cyclopts import Parameter
 
-from recdistill.cli.messages import print_json, print_table
+from recdistill.cli.messages import print_facts, print_json, print_table
+from recdistill.cli.options import Flag
 from recdistill.cli.prepare import show_prepared
 from recdistill.data.distilled import DistilledDataset, size_in_bytes
 from recdistill.data.prepared import PreparedDataset
@@ -19,7 +19,7 @@ from recdistill.training.trajectory import Trajectory
 SHOWN_ROWS, SHOWN_POSITIONS = 3, 5
 
 
-def inspect(folder: Path, /, *, json: Annotated[bool, Parameter(negative=())] = False) -> None:
+def inspect(folder: Path, /, *, json: Flag = False) -> None:
     """Show what a folder written by recdistill holds, after checking it.
 
     Parameters
@@ -30,12 +30,14 @@ def inspect(folder: Path, /, *, json: Annotated[bool, Parameter(negative=())] = 
         Print the result as JSON.
     """
     if not folder.is_dir():
-        raise ArtifactError("is not a folder", fix="give a folder written by recdistill", path=folder)
+        told = "is a file" if folder.exists() else "does not exist"
+        raise ArtifactError(told, fix="give a folder written by recdistill", path=folder)
     if (folder / "model.json").exists():
         _show_model(folder, as_json=json)
     elif (folder / "trajectory.json").exists():
         header = Trajectory.open(folder).header
-        _show_facts("teacher", {name: value for name, value in header.items() if name != "files"}, as_json=json)
+        facts = {name: value for name, value in header.items() if name != "files"}
+        _show_facts("teacher", {"folder": str(folder)} | facts, as_json=json)
     elif (folder / "manifest.json").exists():
         written = read_json(folder / "manifest.json")
         if isinstance(written, dict) and written.get("format") == "recdistill-prepared":
@@ -50,7 +52,11 @@ def inspect(folder: Path, /, *, json: Annotated[bool, Parameter(negative=())] = 
 
 def _show_model(folder: Path, *, as_json: bool) -> None:
     model, about = load_model(folder)
-    facts = {"model": model.name, "weights": sum(value.numel() for value in model.state_dict().values())}
+    facts = {
+        "folder": str(folder),
+        "model": model.name,
+        "weights": sum(value.numel() for value in model.state_dict().values()),
+    }
     _show_facts("model", facts | {"config": model.config} | about, as_json=as_json)
 
 
@@ -58,12 +64,7 @@ def _show_facts(title: str, facts: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(facts)
     else:
-        print_table(title, ["", "value"], [[name, _short(value)] for name, value in facts.items()])
-
-
-def _short(value: object) -> str:
-    text = f"{value:.4f}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 200 else text[:197] + "..."
+        print_facts(title, facts)
 
 
 def show_distilled(dataset: DistilledDataset, folder: Path, *, as_json: bool) -> None:
@@ -88,10 +89,14 @@ def show_distilled(dataset: DistilledDataset, folder: Path, *, as_json: bool) ->
     if as_json:
         print_json(facts | {"parameters": manifest.parameters, "examples": examples})
         return
-    print_table("distilled dataset", ["", "value"], [[name, _short(value)] for name, value in facts.items()])
-    for row, positions in enumerate(examples):
-        lines = [[str(place["position"]), str(place["item"]), f"{place['probability']:.3f}"] for place in positions]
-        print_table(f"sequence {row + 1}, most probable items", ["position", "item", "probability"], lines)
+    print_facts("distilled dataset", facts)
+    soft = isinstance(dataset.rows, TuckerRows)
+    for row, places in enumerate(examples):
+        lines = [[str(place["position"]), str(place["item"]), f"{place['probability']:.3f}"] for place in places]
+        if soft:
+            print_table(f"sequence {row + 1}, most probable items", ["position", "item", "probability"], lines)
+        else:
+            print_table(f"sequence {row + 1}, first items", ["position", "item"], [line[:2] for line in lines])
 
 
 def most_probable(dataset: DistilledDataset) -> list[list[dict[str, Any]]]:

@@ -5,10 +5,21 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from recdistill.cli.messages import parse_pairs, print_json, print_table, progress_bars
+from recdistill.cli.bars import progress_bars
+from recdistill.cli.folders import check_writable
+from recdistill.cli.messages import print_facts, print_json, say
+from recdistill.cli.options import Count, Flag, parse_pairs
 from recdistill.data.prepared import PreparedDataset, PrepareSpec
 from recdistill.data.prepared import prepare as prepare_dataset
+from recdistill.data.readers import READERS
 from recdistill.errors import OptionError
+
+Columns = Annotated[tuple[str, ...], Parameter(negative=(), show_default=False, metavar="OURS=THEIRS")]
+Shares = Annotated[
+    tuple[float, float, float], Parameter(negative=(), show_default=str, metavar="SHARE", allow_leading_hyphen=True)
+]
+
+EPILOGUE = f"Names that --format takes: {', '.join(READERS)}."
 
 
 def prepare(
@@ -18,24 +29,24 @@ def prepare(
     *,
     format: str | None = None,
     name: str | None = None,
-    columns: tuple[str, ...] = (),
+    columns: Columns = (),
     time_unit: str | None = None,
     duplicates: str = "error",
     min_rating: float | None = None,
     repeats: str = "keep",
-    min_user: int = 1,
-    min_item: int = 1,
+    min_user: Count = 1,
+    min_item: Count = 1,
     min_order: str = "items-then-users",
-    k_core: int | None = None,
-    user_k: int | None = None,
-    item_k: int | None = None,
+    k_core: Count | None = None,
+    user_k: Count | None = None,
+    item_k: Count | None = None,
     split: str = "leave-one-out",
-    min_events: int = 3,
+    min_events: Count = 3,
     short_users: str = "error",
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
-    num_blocks: int = 10,
-    overwrite: bool = False,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    fractions: Shares = (0.8, 0.1, 0.1),
+    num_blocks: Count = 10,
+    overwrite: Flag = False,
+    json: Flag = False,
 ) -> None:
     """Read a raw log, filter it, split it, and write a prepared dataset.
 
@@ -51,7 +62,8 @@ def prepare(
     name
         Name of the dataset; that of the source when left out.
     columns
-        Name of a column, as OURS=THEIRS, such as user_id=customer; may be repeated.
+        What the source calls a column, such as user_id=customer; may be repeated. Ours are user_id, item_id,
+        timestamp, position, rating, label and split.
     time_unit
         Unit of the timestamps: s, ms, us, ns or iso.
     duplicates
@@ -83,12 +95,13 @@ def prepare(
     num_blocks
         For blocks: number of time blocks.
     overwrite
-        Replace another prepared dataset in OUT.
+        Replace a prepared dataset in OUT that was made from something else.
     json
         Print the result as JSON.
     """
     if k_core is not None and (user_k is not None or item_k is not None):
         raise OptionError("--k-core", k_core, fix="excludes --user-k and --item-k; give either")
+    check_writable(out)
     spec = PrepareSpec(
         format=format,
         columns=parse_pairs("--columns", columns),
@@ -110,24 +123,21 @@ def prepare(
     )
     with progress_bars() as progress:
         dataset = prepare_dataset(source, out, spec, overwrite=overwrite, progress=progress)
+    if dataset.cached:
+        say(f"{out} holds this dataset already; nothing was done")
     show_prepared(dataset, as_json=json)
 
 
 def show_prepared(dataset: PreparedDataset, *, as_json: bool) -> None:
     """Print what a prepared dataset holds."""
-    facts = {
-        name: dataset.manifest[name]
-        for name in ("name", "users", "items", "interactions", "train_interactions", "valid_interactions")
-    } | {
-        "test_interactions": dataset.manifest["test_interactions"],
-        "split": dataset.manifest["spec"]["split"],
+    sizes = ("name", "users", "items", "interactions", "train_interactions", "valid_interactions", "test_interactions")
+    facts = {name: dataset.manifest[name] for name in sizes} | {
+        "split": dataset.manifest["split"]["method"],
         "train_bytes": dataset.train_bytes,
         "hash": dataset.hash,
-        "cached": dataset.cached,
         "folder": str(dataset.folder),
     }
     if as_json:
-        print_json(facts)
-        return
-    rows = [[key.replace("_", " "), f"{value:,}" if type(value) is int else str(value)] for key, value in facts.items()]
-    print_table("prepared dataset", ["", "value"], rows)
+        print_json(facts | {"cached": dataset.cached})
+    else:
+        print_facts("prepared dataset", facts)

@@ -17,7 +17,7 @@ model weight occurs, so both have the same gradient in the weights and the same 
 """
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,7 @@ from torch import Tensor
 PAD = 0
 
 
+@runtime_checkable
 class Items(Protocol):
     """The items at ``(B, T)`` positions, hard or soft."""
 

@@ -231,6 +231,13 @@ def _check_tensors(folder: Path, manifest: Manifest, tensors: dict[str, Tensor])
                 )
         if tensors[name].is_floating_point() and not torch.isfinite(tensors[name]).all():
             raise ArtifactError(f"tensor {name!r} holds a NaN or infinity", fix="distill again", path=path)
+    lengths = tensors.get("lengths")
+    if lengths is not None and lengths.numel() and not 1 <= int(lengths.min()) <= int(lengths.max()) <= manifest.length:
+        raise ArtifactError(
+            f"a length lies between {int(lengths.min())} and {int(lengths.max())}, rows have 1 to {manifest.length}",
+            fix="distill again",
+            path=path,
+        )
     ids = tensors.get("item_ids")
     if ids is not None and ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) <= manifest.source.items:
         raise ArtifactError(

@@ -7,7 +7,7 @@ Shapes: ``N`` rows, ``T`` positions, ``V`` items, ``R`` width of the item factor
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +18,7 @@ from recdistill.data.sequences import TrainingData, hard_batch
 from recdistill.errors import RecdistillError
 
 
+@runtime_checkable
 class Rows(TrainingData, Protocol):
     """Training data that is stored as named tensors."""
 

@@ -6,7 +6,7 @@ only the positions that it shows.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from recdistill.errors import OptionError
 Part = Literal["valid", "test"]
 
 
+@runtime_checkable
 class TrainingData(Protocol):
     """Anything a model can train on, real or distilled."""
 
@@ -150,7 +151,8 @@ def windows(histories: Histories, max_seq_len: int) -> SequenceRows:
             stop.append(end)
             users.append(user)
             end -= max_seq_len
-    return SequenceRows(histories.items, np.array(start), np.array(stop), max_seq_len, np.array(users))
+    first, last, owners = (np.array(values, dtype=np.int64) for values in (start, stop, users))
+    return SequenceRows(histories.items, first, last, max_seq_len, owners)
 
 
 def prefixes(histories: Histories, max_seq_len: int) -> SequenceRows:

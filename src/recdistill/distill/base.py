@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -49,6 +49,7 @@ class RunContext:
     device: torch.device = CPU
 
 
+@runtime_checkable
 class Distiller(Protocol):
     """A way to make a small dataset from a large one.
 

@@ -22,13 +22,24 @@ from recdistill.data.rows import soft_batch
 from recdistill.data.sequences import SequenceRows, evaluation_cases, training_rows
 from recdistill.distill.base import RunContext, Summary, check_budget, check_room, item_factor_of
 from recdistill.distill.synthetic import TuckerSequences
-from recdistill.errors import NumericalError, OptionError, choose
+from recdistill.errors import NumericalError, OptionError, choose, require_above, require_at_least
+from recdistill.evaluation.metrics import METRIC_NAMES
 from recdistill.evaluation.protocols import PROTOCOLS, evaluate
 from recdistill.models.base import Recommender
 from recdistill.rng import Streams, generator_at
 from recdistill.training.fit import TrainingRecipe, fit
 from recdistill.training.resume import RunState
 from recdistill.training.trajectory import Trajectory
+
+CHOICES: dict[str, dict[str, object]] = {
+    "inner_objective": dict.fromkeys(OBJECTIVES),
+    "feature_scale": dict.fromkeys(("mean", "sum_half")),
+    "pool_draw": dict.fromkeys(("step", "epoch")),
+    "judge_items": dict.fromkeys(("given", "random")),
+    "select_protocol": dict.fromkeys(PROTOCOLS),
+    "select_metric": dict.fromkeys(METRIC_NAMES),
+}
+"""The options of TD3 that are chosen by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,15 +120,18 @@ class TD3:
     def __post_init__(self) -> None:
         """Check every field."""
         check_budget(self.num_rows, self.length, shortest=4)
-        for name in ("rank", "epochs", "outer_batch_size", "synthetic_batch_size", "window", "judge_steps"):
-            if getattr(self, name) < 1:
-                raise OptionError(name, getattr(self, name), fix="must be 1 or more")
+        counts = ("rank", "epochs", "outer_batch_size", "synthetic_batch_size", "window", "judge_steps")
+        require_at_least(1, **{name: getattr(self, name) for name in counts})
+        rates = ("outer_learning_rate", "inner_learning_rate", "clip_norm")
+        require_above(0, **{name: getattr(self, name) for name in rates})
+        weights = ("outer_weight_decay", "inner_weight_decay", "feature_weight")
+        require_at_least(0, **{name: getattr(self, name) for name in weights})
         if self.max_inner_steps < self.window:
             raise OptionError("max_inner_steps", self.max_inner_steps, fix=f"must be at least window {self.window}")
         if not 0 <= self.pool[0] <= self.pool[1]:
             raise OptionError("pool", self.pool, fix="must be two epochs, the first not after the last, from 0")
-        choose("inner_objective", self.inner_objective, dict.fromkeys(OBJECTIVES))
-        choose("select_protocol", self.select_protocol, PROTOCOLS)
+        for name, choices in CHOICES.items():
+            choose(name, getattr(self, name), choices)
 
     def distill(
         self,
@@ -240,12 +254,13 @@ class _Task:
             {name: value.detach() for name, value in parts.items()},
             inner_steps,
         )
-        self.require_finite(result.outer_loss, run.step)
+        self.require_finite("outer loss", result.outer_loss, run.step)
         for group in run.optimizer.param_groups:
             group["lr"] = settings.outer_learning_rate * 0.5 * (1 + math.cos(math.pi * run.step / self.total_steps))
         run.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(list(parts.values()), [result.gradient[name] for name in parts])
-        nn.utils.clip_grad_norm_(self.synthetic.parameters(), settings.clip_norm, error_if_nonfinite=True)
+        norm = nn.utils.clip_grad_norm_(self.synthetic.parameters(), settings.clip_norm)
+        self.require_finite("norm of the meta-gradient", norm, run.step)
         run.optimizer.step()
         run.step += 1
         return float(result.outer_loss), result.student
@@ -336,10 +351,11 @@ class _Task:
         cases = evaluation_cases(self.train.histories, "valid")
         return evaluate(student, cases, protocol=settings.select_protocol).metrics()[settings.select_metric]
 
-    def require_finite(self, loss: Tensor, step: int) -> None:
-        if not torch.isfinite(loss):
+    def require_finite(self, what: str, value: Tensor, step: int) -> None:
+        """Raise when a number of an outer step is NaN or infinite."""
+        if not torch.isfinite(value):
             raise NumericalError(
-                f"the outer loss is {float(loss)}",
+                f"the {what} is {float(value)}",
                 stage="distilling with td3",
                 step=step + 1,
                 cause=f"the student diverged; a smaller inner learning rate than "

@@ -8,6 +8,7 @@ from typing import Any
 from recdistill.data.development import Development
 from recdistill.data.sequences import evaluation_cases, training_rows
 from recdistill.errors import OptionError, choose
+from recdistill.evaluation.metrics import METRIC_NAMES
 from recdistill.evaluation.protocols import evaluate
 from recdistill.models import MODELS
 from recdistill.models.base import Recommender
@@ -44,6 +45,7 @@ def teach(train: Development, spec: TeacherSpec, seed: int, cache: Path, *, prog
         OptionError: the model is not known, or does not take an argument in ``config``.
         NumericalError: training diverged.
     """
+    choose("monitor", spec.monitor, dict.fromkeys(METRIC_NAMES))
     rng = Streams(seed).child("teacher")
     model = make_model(spec.model, train.num_items, spec.max_seq_len, spec.config, rng)
     about = {"data": train.name, "hash": train.hash, "monitor": spec.monitor}

@@ -29,6 +29,7 @@ def mrr(ranks: Int[Tensor, " N"], k: int) -> Float[Tensor, " N"]:
 
 
 METRICS = {"HR": hit_rate, "NDCG": ndcg, "MRR": mrr}
+METRIC_NAMES = tuple(f"{name}@{k}" for name in METRICS for k in CUTOFFS)
 
 
 def per_case(ranks: Int[Tensor, " N"], cutoffs: tuple[int, ...] = CUTOFFS) -> dict[str, Float[Tensor, " N"]]:

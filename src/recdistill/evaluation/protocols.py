@@ -103,7 +103,8 @@ def uni100_ranks(model: Recommender, cases: EvaluationCases, rows: np.ndarray, r
     users = user_vectors(model, cases, rows)
     negatives = torch.from_numpy(draw_negatives(cases, rows, model.num_items, rng)).to(device)
     candidates = torch.cat([cases.targets(rows).to(device)[:, None], negatives], dim=1)  # (B, 101)
-    scores = torch.einsum("bd,bcd->bc", users, model.item_table[candidates])
+    vectors = model.item_table[candidates].double()
+    scores = torch.einsum("bd,bcd->bc", users.double(), vectors).to(users.dtype)  # as in Recommender.score
     return pessimistic_ranks(scores[:, 1:], scores[:, 0], negatives > 0).cpu()
 
 

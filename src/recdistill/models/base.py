@@ -90,9 +90,13 @@ class Recommender(nn.Module, ABC):
     def score(
         self, users: Float[Tensor, "B D"], candidates: Int[Tensor, " C"] | slice | None = None
     ) -> Float[Tensor, "B C"]:
-        """Return the scores of ``candidates`` (item ids; all real items when ``None``) for user vectors."""
-        table = self.item_table
-        return users @ (table[1:] if candidates is None else table[candidates]).T
+        """Return the scores of ``candidates`` (item ids; all real items when ``None``) for user vectors.
+
+        Computed in double and rounded to the model's precision, so that items with equal vectors score equal in
+        whatever order a product sums them up.
+        """
+        table = self.item_table[1:] if candidates is None else self.item_table[candidates]
+        return (users.double() @ table.double().T).to(users.dtype)
 
     def load_item_table(self, factor: Float[Tensor, "V D2"], *, freeze: bool) -> None:
         """Start the item table from an item factor, whose rows belong to the items 1 to V.

@@ -60,7 +60,7 @@ class SelfAttention(nn.Module):
         self,
         hidden: Float[Tensor, "B T D"],
         queries: Float[Tensor, "B P D"],
-        allowed: Bool[Tensor, "B P T"],
+        allowed: Bool[Tensor, "#B P T"],
         generator: torch.Generator | None,
     ) -> Float[Tensor, "B P D"]:
         """Return ``norm(queries + attention)``; ``allowed`` says which positions each query may read."""
@@ -116,7 +116,7 @@ class TransformerBlock(nn.Module):
     def forward(
         self,
         hidden: Float[Tensor, "B T D"],
-        allowed: Bool[Tensor, "B T T"],
+        allowed: Bool[Tensor, "#B T T"],
         generator: torch.Generator | None,
         positions: Int[Tensor, "B P"] | None = None,
     ) -> Float[Tensor, "B P D"]:

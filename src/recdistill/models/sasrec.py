@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from recdistill.errors import OptionError
+from recdistill.errors import OptionError, require_at_least, require_rate
 from recdistill.models.base import Recommender
 from recdistill.models.layers import TransformerBlock, draw_normal, dropout, table
 
@@ -28,7 +28,7 @@ class SASRec(Recommender):
         generator: where the weights are drawn from.
 
     Raises:
-        OptionError: ``num_heads`` does not divide ``embedding_dim``.
+        OptionError: ``num_heads`` does not divide ``embedding_dim``, or a value is out of its range.
 
     Reference: Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018, arXiv 1808.09781.
 
@@ -52,7 +52,9 @@ class SASRec(Recommender):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        if embedding_dim % num_heads:
+        require_at_least(1, num_blocks=num_blocks, num_heads=num_heads, inner_dim=inner_dim, max_seq_len=max_seq_len)
+        require_rate(dropout=dropout, attention_dropout=attention_dropout)
+        if embedding_dim < 1 or embedding_dim % num_heads:
             raise OptionError("num_heads", num_heads, fix=f"does not divide embedding_dim {embedding_dim}; use 1 or 2")
         self.config = {
             "num_items": num_items,

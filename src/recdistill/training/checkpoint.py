@@ -47,15 +47,30 @@ def load_model(folder: Path, *, device: torch.device | str = "cpu") -> tuple[Rec
         ArtifactError: the folder is no model, is damaged, or is newer than this version reads.
     """
     about = read_header(folder / "model.json", FORMAT, FORMAT_VERSION, "a model; make one with: recdistill train")
-    if sha256(folder / "model.safetensors") != about["files"]["model.safetensors"]:
+    check_hash(folder / "model.safetensors", about)
+    try:
+        model = build(about["model"], about["config"])
+    except (TypeError, KeyError) as error:
         raise ArtifactError(
-            "has another SHA-256 than model.json states",
-            fix="train it again",
-            path=folder / "model.safetensors",
-        )
-    model = build(about["model"], about["config"])
+            f"does not describe a model ({error})", fix="train it again", path=folder / "model.json"
+        ) from None
     load_weights(model, read_tensors(folder / "model.safetensors"), folder)
     return model.to(device), about["about"]
+
+
+def check_hash(path: Path, header: Mapping[str, Any]) -> None:
+    """Raise when a file is missing or is not the one that its header states.
+
+    Raises:
+        ArtifactError: naming the file.
+    """
+    if not path.exists():
+        raise ArtifactError("is missing", fix="restore the file or make it again", path=path)
+    files = header.get("files")
+    if not isinstance(files, Mapping) or sha256(path) != files.get(path.name):
+        raise ArtifactError(
+            "has another SHA-256 than its header states", fix="restore the file or make it again", path=path
+        )
 
 
 def read_header(path: Path, expected_format: str, newest: int, what: str) -> dict[str, Any]:
@@ -69,9 +84,12 @@ def read_header(path: Path, expected_format: str, newest: int, what: str) -> dic
     header = read_json(path)
     if not isinstance(header, dict) or header.get("format") != expected_format:
         raise ArtifactError(f"is not of the format {expected_format}", fix=what.split("; ")[1], path=path)
-    if header.get("format_version", 0) > newest:
+    version = header.get("format_version")
+    if not isinstance(version, int):
+        raise ArtifactError(f"has no format version but {version!r}", fix=what.split("; ")[1], path=path)
+    if version > newest:
         raise ArtifactError(
-            f"has format version {header['format_version']}, this recdistill reads up to {newest}",
+            f"has format version {version}, this recdistill reads up to {newest}",
             fix="update recdistill",
             path=path,
         )

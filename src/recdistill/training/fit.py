@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recdistill.data.batches import OBJECTIVES, supervise
 from recdistill.data.sequences import ROWS, TrainingData
-from recdistill.errors import NumericalError, OptionError, choose
+from recdistill.errors import NumericalError, choose, require_above, require_at_least
 from recdistill.models.base import Recommender
 from recdistill.models.popularity import Popularity
 from recdistill.progress import SILENT, Progress
@@ -46,14 +46,10 @@ class TrainingRecipe:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        if not self.learning_rate > 0:
-            raise OptionError("learning_rate", self.learning_rate, fix="must be above 0")
-        if self.weight_decay < 0:
-            raise OptionError("weight_decay", self.weight_decay, fix="must be 0 or more")
-        for name in ("batch_size", "epochs", "steps_per_epoch", "validate_every", "max_steps", "patience"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OptionError(name, value, fix="must be 1 or more")
+        require_above(0, learning_rate=self.learning_rate)
+        require_at_least(0, weight_decay=self.weight_decay)
+        counts = ("batch_size", "epochs", "steps_per_epoch", "validate_every", "max_steps", "patience")
+        require_at_least(1, **{name: getattr(self, name) for name in counts})
         choose("objective", self.objective, dict.fromkeys(OBJECTIVES))
         choose("rows", self.rows, ROWS)
 
@@ -110,8 +106,9 @@ def fit(
     """
     if isinstance(model, Popularity):
         model.count(data.item_counts(model.num_items))
-        return FitResult(steps=0, epochs=0, best_epoch=0, seconds=0.0)
-    if len(data) == 0:
+    if not model.trainable or len(data) == 0:
+        if record is not None:
+            record(0, model, None)
         return FitResult(steps=0, epochs=0, best_epoch=0, seconds=0.0)
     run = RunState.start(model, recipe.learning_rate, recipe.weight_decay)
     if state is not None:

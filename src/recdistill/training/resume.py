@@ -64,7 +64,7 @@ class RunState:
         """Write everything to one file in one step."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        for index, entry in enumerate(self.optimizer.state_dict()["state"].values()):
+        for index, entry in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": torch.as_tensor(value) for name, value in entry.items()}
         numbers = {name: getattr(self, name) for name in _NUMBERS}
         numbers["seconds_before"] = self.seconds

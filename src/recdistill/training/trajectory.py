@@ -16,7 +16,7 @@ from recdistill.models.base import Recommender
 from recdistill.progress import SILENT, Progress
 from recdistill.rng import Streams
 from recdistill.storage import atomic_folder, read_tensors, sha256, write_json, write_tensors
-from recdistill.training.checkpoint import build, load_weights, read_header
+from recdistill.training.checkpoint import build, check_hash, load_weights, read_header
 from recdistill.training.fit import TrainingRecipe, fit
 
 FORMAT = "recdistill-trajectory"
@@ -62,7 +62,9 @@ class Trajectory:
 
     def weights(self, epoch: int) -> dict[str, Tensor]:
         """Return the weights after ``epoch``, 0 to ``num_epochs``."""
-        return read_tensors(self.folder / epoch_file(epoch))
+        path = self.folder / epoch_file(epoch)
+        check_hash(path, self.header)
+        return read_tensors(path)
 
     def model(self, epoch: int | None = None) -> Recommender:
         """Return the model after ``epoch``; the best one, when ``None``."""

@@ -7,7 +7,6 @@ bucket is kept as ``time_bucket``. Reference: J. Tang, H. Gao, H. Liu, mTrust, W
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -47,7 +46,7 @@ def read(path: Path, options: ReadOptions) -> InteractionLog:
     return make_log(frame, name=log_name(file), origin=origin, duplicates=options.duplicates)
 
 
-def _matrix(file: Path) -> np.ndarray[Any, Any]:
+def _matrix(file: Path) -> np.ndarray:
     """Return the matrix called ``rating``."""
     read_bytes(file)
     try:

@@ -11,7 +11,7 @@ from recdistill.data.development import Development
 from recdistill.data.rows import HardRows, LabelledRows
 from recdistill.distill.base import RunContext, Summary, check_budget, check_room, item_factor_of
 from recdistill.distill.coresets.selection import last_items, usable_users
-from recdistill.errors import OptionError
+from recdistill.errors import OptionError, choose
 from recdistill.models.base import Recommender
 from recdistill.rng import Streams
 from recdistill.training.trajectory import Trajectory
@@ -37,6 +37,7 @@ class RandomSoft:
     def __post_init__(self) -> None:
         """Check every field."""
         check_budget(self.num_rows, self.length, shortest=1)
+        choose("precision", self.precision, dict.fromkeys(("float16", "float32")))
 
     def distill(
         self,
