@@ -1,0 +1,46 @@
+# make demo   the whole line on a generated dataset, about a minute
+# make test   style, types, import directions and all tests
+# make check  the same without the tests
+# Each sets up everything it needs in .venv by itself; only Python 3.11 or newer and make must be there.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORKERS ?= 2
+DEMO_OUT ?= demo-out
+
+.PHONY: demo test check format tables clean
+
+demo: $(STAMP)
+	$(BIN)/recdistill demo --out $(DEMO_OUT) --overwrite
+
+test: check
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
+
+check: $(STAMP)
+	$(BIN)/ruff check src tests recipes benchmarks docs
+	$(BIN)/ruff format --check src tests recipes benchmarks docs
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff format src tests recipes benchmarks docs
+	$(BIN)/ruff check --fix src tests recipes benchmarks docs
+
+# Results need the datasets: RECDISTILL_DATA must name the folder that holds them.
+results/td3_ml100k.json: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m recipes.td3_ml100k --workers $(WORKERS)
+
+tables: $(STAMP)
+	$(BIN)/python -m recipes.tables
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "recdistill needs Python 3.11 or newer; run: make PYTHON=python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) $(DEMO_OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

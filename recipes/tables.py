@@ -1,0 +1,104 @@
+"""Write the tables of the README and the docs from ``results/``.
+
+    make tables
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. Nobody edits it by hand; a test compares.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from recdistill.storage import read_json, write_text
+from recipes.record import RESULTS, ROOT
+
+PAGES = ("README.md", "docs/results.md")
+MARK = re.compile(r"(<!-- table: (?P<name>[a-z0-9_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+Row = dict[str, Any]
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; the first column stands left, the others right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def percent(row: Row, metric: str) -> str:
+    """Return a mean in percent, with its interval where there are several seeds."""
+    value = row["metrics"][metric]
+    if len(value["values"]) == 1:
+        return f"{100 * value['mean']:.1f}"
+    return f"{100 * value['mean']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+
+
+def td3_rows() -> list[Row]:
+    """Return the rows of the ML-100k recipe."""
+    rows: list[Row] = read_json(RESULTS / "td3_ml100k.json")["rows"]
+    return rows
+
+
+def pairs(recipe: str) -> list[tuple[Row, Row]]:
+    """Return (uni100, full ranking) rows of one training recipe, best first."""
+    chosen = [row for row in td3_rows() if row["recipe"] in (recipe, "prefixes" if recipe == "parity" else recipe)]
+    key = ("method", "budget", "items", "recipe")
+    full = {tuple(row[k] for k in key): row for row in chosen if row["ranking"] == "full"}
+    both = [(row, full[tuple(row[k] for k in key)]) for row in chosen if row["ranking"] == "uni100"]
+    return sorted(both, key=lambda pair: (_rank(pair[0]), -pair[1]["metrics"]["NDCG@10"]["mean"]))
+
+
+def _rank(row: Row) -> int:
+    order = ["full", "random", "given", "frozen"]
+    return 0 if row["method"] == "full" else order.index(row["items"])
+
+
+def comparison(recipe: str) -> str:
+    """Return the table of all methods under one training recipe."""
+    header = ["item table", "trained on", "sequences", "bytes", "HR@10 uni100", "NDCG@10 uni100", "HR@10", "NDCG@10"]
+    lines = []
+    for sampled, full in pairs(recipe):
+        lines.append(
+            [
+                sampled["items"],
+                f"`{sampled['method']}`",
+                "all" if sampled["budget"] == "full" else sampled["budget"] if sampled["budget"] != "0x0" else "-",
+                f"{sampled['bytes']:,}",
+                percent(sampled, "HR@10"),
+                percent(sampled, "NDCG@10"),
+                percent(full, "HR@10"),
+                percent(full, "NDCG@10"),
+            ]
+        )
+    return markdown(header, lines)
+
+
+def targets() -> str:
+    """Return what was aimed at and what was reached."""
+    found = read_json(RESULTS / "td3_ml100k.json")["targets"]
+    lines = [
+        [entry["what"], f"{entry['published']:g}", f"{entry['measured']:.4g}", "yes" if entry["met"] else "**missed**"]
+        for entry in found
+    ]
+    return markdown(["what", "target", "measured", "met"], lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "td3_ml100k_judging": lambda: comparison("judging"),
+    "td3_ml100k_parity": lambda: comparison("parity"),
+    "td3_ml100k_targets": targets,
+}
+
+
+def rendered(page: Path) -> str:
+    """Return the text of a page with every table made anew."""
+    return MARK.sub(lambda found: found[1] + TABLES[found["name"]]() + found[3], page.read_text(encoding="utf-8"))
+
+
+def main() -> None:
+    """Rewrite the tables of all pages."""
+    for name in PAGES:
+        write_text(ROOT / name, rendered(ROOT / name))
+
+
+if __name__ == "__main__":
+    main()
