@@ -1,6 +1,6 @@
 """Shapes and types of the package are checked in every test run; fixtures shared by several folders."""
 
-from jaxtyping import install_import_hook  # noqa: E402
+from jaxtyping import install_import_hook
 
 install_import_hook("recdistill", "reference.checked")
 

@@ -11,6 +11,9 @@ from recdistill.errors import (
     RecdistillError,
     choose,
     nearest,
+    require_above,
+    require_at_least,
+    require_rate,
 )
 
 
@@ -61,3 +64,20 @@ def test_choose_returns_or_names_the_nearest() -> None:
 def test_nothing_near_is_not_suggested() -> None:
     assert nearest("zzz", ["sasrec"]) == ""
     assert nearest("SASREC", ["sasrec", "td3"]) == " (did you mean 'sasrec'?)"
+
+
+@pytest.mark.parametrize(
+    ("check", "good", "bad"),
+    [
+        (lambda value: require_at_least(1, count=value), (1, 2, None), (0, 0.5, float("nan"))),
+        (lambda value: require_above(0, count=value), (1e-9, 3), (0, -1, float("nan"))),
+        (lambda value: require_rate(count=value), (0, 0.5), (1, -0.1, float("nan"))),
+    ],
+)
+def test_ranges_are_checked_by_name(check, good: tuple, bad: tuple) -> None:
+    for value in good:
+        check(value)
+    for value in bad:
+        with pytest.raises(OptionError, match="count: ") as caught:
+            check(value)
+        assert caught.value.option == "count"

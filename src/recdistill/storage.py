@@ -66,11 +66,21 @@ def refuse_existing(path: Path, *, replace: bool = False) -> None:
         raise InputError(f"{path}: exists already; choose another name, or pass --overwrite to replace it")
 
 
+@contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary name that becomes ``path`` when the block ends without an exception."""
+    temporary = _beside(path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` in one step."""
-    temporary = _beside(path)
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with _whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -94,9 +104,9 @@ def read_json(path: Path) -> Any:
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write tensors as safetensors in one step."""
-    temporary = _beside(path)
-    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, temporary, metadata)
-    os.replace(temporary, path)
+    stored = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    with _whole_file(path) as temporary:
+        save_file(stored, temporary, metadata)
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

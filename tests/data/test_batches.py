@@ -17,7 +17,6 @@ from recdistill.data.batches import (
     SoftItems,
     mask_of,
     pick,
-    soft_cross_entropy,
     supervise,
 )
 from recdistill.data.sequences import hard_batch
@@ -165,9 +164,19 @@ def test_a_padding_column_takes_part_in_the_softmax(table: torch.Tensor, hidden:
 
 
 def test_soft_cross_entropy_by_hand() -> None:
-    hidden, table = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    found = soft_cross_entropy(hidden, table, torch.tensor([[[0.25, 0.75]]]))
+    hidden, table = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[9.0, 9.0], [1.0, 0.0], [0.0, 1.0]])
+    found = DenseItems(torch.tensor([[[0.25, 0.75]]])).cross_entropy(hidden, table)
     assert float(found) == pytest.approx(math.log(math.e + math.e**2) - 1.75, abs=1e-6)
+
+
+@kinds
+@first_ids
+def test_distributions_at_positions(kind: str, first_id: int, table: torch.Tensor, generator: torch.Generator) -> None:
+    items = random_items(kind, first_id, generator)
+    assert items.at(None).embed(table).equal(items.embed(table))
+    found = items.at(POSITIONS)
+    assert found.first_id == first_id
+    torch.testing.assert_close(found.embed(table), pick(items.embed(table), POSITIONS), rtol=0, atol=1e-12)
 
 
 def test_pick_takes_positions_row_by_row() -> None:

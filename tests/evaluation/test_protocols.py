@@ -94,12 +94,16 @@ def test_a_constant_scorer_gets_the_worst_rank(protocol: str, block: int) -> Non
 
 @pytest.mark.parametrize("num_items", [7, 65, 130])
 @pytest.mark.parametrize("users", [1, 3, 16])
+@pytest.mark.parametrize("width", [32, 66])
 @pytest.mark.parametrize("protocol", ["full", "blocks", "uni100"])
-def test_equal_item_vectors_tie_exactly(protocol: str, users: int, num_items: int) -> None:
-    model = sasrec(num_items, max_seq_len=4, embedding_dim=66, num_heads=1)
+def test_equal_item_vectors_tie_exactly(protocol: str, width: int, users: int, num_items: int) -> None:
+    model = sasrec(num_items, max_seq_len=20, embedding_dim=width, num_heads=1)
+    generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        model.item_table[1:] = torch.randn(66, generator=torch.Generator().manual_seed(1))
-    cases = evaluation_cases(histories_of_lists([[1, 2]] * users, [[3]] * users, [[4]] * users), "valid")
+        model.item_table[1:] = torch.randn(width, generator=generator)
+        model.position_embedding.normal_(generator=generator)
+    train = [([1, 2] * 9)[: 2 + user] for user in range(users)]  # the same items, other user vectors
+    cases = evaluation_cases(histories_of_lists(train, [[3]] * users, [[4]] * users), "valid")
     if protocol == "uni100":
         ranks = uni100_ranks(model, cases, all_rows(cases), np.random.default_rng(0))
         worst = min(NUM_NEGATIVES, num_items - 4) + 1

@@ -25,7 +25,7 @@ from recdistill.data.development import development_of
 from recdistill.data.distilled import DistilledDataset
 from recdistill.data.prepared import PreparedDataset
 from recdistill.distill import DISTILLERS
-from recdistill.distill.base import Distiller, RunContext, check_room
+from recdistill.distill.base import Distiller, RunContext
 from recdistill.distill.run import distill as distill_dataset
 from recdistill.errors import OptionError, choose
 
@@ -88,8 +88,8 @@ def distill(
     require_kind("PREPARED", prepared, "prepared dataset")
     check_out(out, "distilled dataset", overwrite=overwrite)
     train = development_of(PreparedDataset.open(prepared))
-    if distiller.num_rows:
-        check_room(distiller.num_rows, distiller.length, train)
+    with under("--option", defaults_of(type(distiller))):
+        distiller.check(train)
     state = state_file(out, train.hash, method, distiller, teachers, seed, resume=resume)
     with progress_bars() as progress:
         teacher = teachers.find(train, spec, seed=seed, progress=progress)

@@ -16,6 +16,7 @@ For a target distribution ``p`` with expected embedding ``x = p E`` the cross-en
 model weight occurs, so both have the same gradient in the weights and the same mixed second derivatives.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -65,13 +66,6 @@ def pick(values: Tensor, positions: Int[Tensor, "B P"] | None) -> Tensor:
     return values.gather(1, index.expand(*positions.shape, *values.shape[2:]))
 
 
-def soft_cross_entropy(
-    hidden: Float[Tensor, "B P D"], table: Float[Tensor, "V D"], expected: Float[Tensor, "B P D"]
-) -> Float[Tensor, "B P"]:
-    """Return ``logsumexp(h E^T) - <h, x>`` for targets whose expected row of ``table`` is ``expected``."""
-    return torch.logsumexp(hidden @ table.T, dim=-1) - (hidden * expected).sum(-1)
-
-
 @dataclass(frozen=True)
 class HardItems:
     """Item ids, 1 to V; 0 is padding."""
@@ -99,19 +93,18 @@ class HardItems:
         return HardItems(self.ids.to(device))
 
 
-@dataclass(frozen=True)
-class DenseItems:
-    """Distributions over the items ``first_id, first_id + 1, ...``, written out.
+class Distributions(ABC):
+    """A distribution over the items ``first_id, first_id + 1, ...`` at every position."""
 
-    For catalogues and batches small enough to hold ``B T V`` numbers; :class:`SoftItems` otherwise.
-    """
+    first_id: int
 
-    probabilities: Float[Tensor, "B T V"]
-    first_id: int = 1
-
+    @abstractmethod
     def embed(self, table: Float[Tensor, "V1 D"]) -> Float[Tensor, "B T D"]:
         """Return the expected row of ``table`` under each distribution."""
-        return self.probabilities @ table[self.first_id :]
+
+    @abstractmethod
+    def at(self, positions: Int[Tensor, "B P"] | None) -> "Distributions":
+        """Return the distributions at one list of positions per row; all when ``None``."""
 
     def cross_entropy(
         self,
@@ -121,19 +114,39 @@ class DenseItems:
         embedded: Float[Tensor, "B T D"] | None = None,
     ) -> Float[Tensor, "B P"]:
         """Return ``logsumexp(h E^T) - <h, p E>``."""
-        if embedded is None:
-            expected = DenseItems(pick(self.probabilities, positions), self.first_id).embed(table)
-        else:
-            expected = pick(embedded, positions)
-        return soft_cross_entropy(hidden, table[self.first_id :], expected)
-
-    def to(self, device: torch.device) -> "DenseItems":
-        """Return the same distributions on another device."""
-        return DenseItems(self.probabilities.to(device), self.first_id)
+        expected = self.at(positions).embed(table) if embedded is None else pick(embedded, positions)
+        return torch.logsumexp(hidden @ table[self.first_id :].T, dim=-1) - (hidden * expected).sum(-1)
 
 
 @dataclass(frozen=True)
-class SoftItems:
+class DenseItems(Distributions):
+    """Distributions written out.
+
+    For catalogues and batches small enough to hold ``B T V`` numbers; :class:`SoftItems` otherwise.
+
+    Args:
+        probabilities: each sums to 1.
+        first_id: 1, or 0 where padding is a column.
+    """
+
+    probabilities: Float[Tensor, "B T V"]
+    first_id: int = 1
+
+    def embed(self, table: Float[Tensor, "V1 D"]) -> Float[Tensor, "B T D"]:
+        """Return the expected row of ``table`` under each distribution."""
+        return self.probabilities @ table[self.first_id :]
+
+    def at(self, positions: Int[Tensor, "B P"] | None) -> "DenseItems":
+        """Return the distributions at one list of positions per row; all when ``None``."""
+        return replace(self, probabilities=pick(self.probabilities, positions))
+
+    def to(self, device: torch.device) -> "DenseItems":
+        """Return the same distributions on another device."""
+        return replace(self, probabilities=self.probabilities.to(device))
+
+
+@dataclass(frozen=True)
+class SoftItems(Distributions):
     """Distributions ``softmax(queries keys^T)`` over items, kept as factors.
 
     Args:
@@ -154,19 +167,9 @@ class SoftItems:
         """Return the expected row of ``table`` under each distribution."""
         return self.dense().embed(table)
 
-    def cross_entropy(
-        self,
-        hidden: Float[Tensor, "B P D"],
-        table: Float[Tensor, "V1 D"],
-        positions: Int[Tensor, "B P"] | None = None,
-        embedded: Float[Tensor, "B T D"] | None = None,
-    ) -> Float[Tensor, "B P"]:
-        """Return ``logsumexp(h E^T) - <h, p E>``."""
-        if embedded is None:
-            expected = replace(self, queries=pick(self.queries, positions)).embed(table)
-        else:
-            expected = pick(embedded, positions)
-        return soft_cross_entropy(hidden, table[self.first_id :], expected)
+    def at(self, positions: Int[Tensor, "B P"] | None) -> "SoftItems":
+        """Return the distributions at one list of positions per row; all when ``None``."""
+        return replace(self, queries=pick(self.queries, positions))
 
     def to(self, device: torch.device) -> "SoftItems":
         """Return the same distributions on another device."""

@@ -179,7 +179,9 @@ def training_rows(histories: Histories, max_seq_len: int, rows: str) -> Sequence
     """
     made = ROWS[rows](histories, max_seq_len)
     if len(made) == 0:
-        raise OptionError("training data", 0, fix="rows: no user has two training events; prepare with a larger k-core")
+        raise OptionError(
+            "training data", 0, fix="rows: no user has two training events; prepare with a larger --k-core"
+        )
     return made
 
 

@@ -68,6 +68,14 @@ class Distiller(Protocol):
         """Items per sequence; 0 where that has no meaning."""
         ...
 
+    def check(self, train: Development) -> None:
+        """Raise when the data cannot give what is asked for; called before a teacher is trained.
+
+        Raises:
+            OptionError: the budget is larger than the data, or the data lack what the method needs.
+        """
+        ...
+
     def distill(
         self,
         train: Development,

@@ -133,6 +133,10 @@ class TD3:
         for name, choices in CHOICES.items():
             choose(name, getattr(self, name), choices)
 
+    def check(self, train: Development) -> None:
+        """Raise when the budget is larger than the data."""
+        check_room(self.num_rows, self.length, train)
+
     def distill(
         self,
         train: Development,
@@ -142,7 +146,7 @@ class TD3:
         context: RunContext,
     ) -> Summary:
         """Return the learnt rows that scored best on the validation part; ``previous`` is ignored."""
-        check_room(self.num_rows, self.length, train)
+        self.check(train)
         self._check_teacher(teacher)
         task = _Task.prepare(self, train, teacher, rng, context)
         run = RunState.start(task.synthetic, self.outer_learning_rate, self.outer_weight_decay)
@@ -172,7 +176,7 @@ class TD3:
             raise OptionError(
                 "pool",
                 self.pool,
-                fix=f"starts after the teacher's last epoch {teacher.num_epochs}; train the teacher longer or lower it",
+                fix=f"starts after the teacher's last epoch {teacher.num_epochs}; train the teacher for more epochs, or start the pool earlier",
             )
         if int(teacher.header["config"]["max_seq_len"]) < self.length - 1:
             raise OptionError(

@@ -53,7 +53,7 @@ def teach(train: Development, spec: TeacherSpec, seed: int, cache: Path, *, prog
     if (folder / "trajectory.json").exists():
         return Trajectory.open(folder)
     if not model.trainable:
-        raise OptionError("--teacher", spec.model, fix="has nothing to train; choose a trainable model")
+        raise OptionError("--teacher-model", spec.model, fix="has nothing to train; choose a trainable model")
     cases = evaluation_cases(train.histories, "valid")
     if len(cases) == 0:
         raise OptionError("validation part", 0, fix="events: a teacher needs some; prepare with another --split")
@@ -74,5 +74,5 @@ def make_model(name: str, num_items: int, max_seq_len: int, config: Mapping[str,
     model_class = choose("--model", name, MODELS)
     known = model_class.options()
     for option in config:
-        choose(f"--model-option of {name}", option, known)
+        choose(f"argument of {name}", option, known)
     return model_class(num_items, max_seq_len, **config, generator=rng.torch("init"))

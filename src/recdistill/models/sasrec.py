@@ -52,9 +52,10 @@ class SASRec(Recommender):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        require_at_least(1, num_blocks=num_blocks, num_heads=num_heads, inner_dim=inner_dim, max_seq_len=max_seq_len)
+        require_at_least(1, embedding_dim=embedding_dim, num_blocks=num_blocks, num_heads=num_heads)
+        require_at_least(1, inner_dim=inner_dim, max_seq_len=max_seq_len)
         require_rate(dropout=dropout, attention_dropout=attention_dropout)
-        if embedding_dim < 1 or embedding_dim % num_heads:
+        if embedding_dim % num_heads:
             raise OptionError("num_heads", num_heads, fix=f"does not divide embedding_dim {embedding_dim}; use 1 or 2")
         self.config = {
             "num_items": num_items,

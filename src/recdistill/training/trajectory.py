@@ -42,7 +42,7 @@ class Trajectory:
         Raises:
             ArtifactError: there is none, or it is newer than this version reads.
         """
-        what = "a trajectory; record one with: recdistill train --record"
+        what = "a teacher; recdistill distill trains one and keeps it in its cache"
         return Trajectory(folder, read_header(folder / "trajectory.json", FORMAT, FORMAT_VERSION, what))
 
     @property

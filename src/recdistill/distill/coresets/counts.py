@@ -23,6 +23,9 @@ class PopularityCounts:
     length: int = 0
     """Of no effect."""
 
+    def check(self, train: Development) -> None:
+        """Accept any data."""
+
     def distill(
         self,
         train: Development,

@@ -19,7 +19,7 @@ from recdistill.training.trajectory import Trajectory
 
 @dataclass(frozen=True, kw_only=True)
 class RandomSoft:
-    """The rows of :class:`Random`, with the teacher's distribution over all items after every item as the target.
+    """Rows drawn as by :class:`Random`, with the teacher's distribution over all items after every item as target.
 
     The labels are stored as the teacher's hidden states and item table, which reproduce the distributions exactly
     (up to the precision they are stored in).
@@ -39,6 +39,10 @@ class RandomSoft:
         check_budget(self.num_rows, self.length, shortest=1)
         choose("precision", self.precision, dict.fromkeys(("float16", "float32")))
 
+    def check(self, train: Development) -> None:
+        """Raise when the budget is larger than the data."""
+        check_room(self.num_rows, self.length, train)
+
     def distill(
         self,
         train: Development,
@@ -48,7 +52,7 @@ class RandomSoft:
         context: RunContext,
     ) -> Summary:
         """Return the rows of the drawn users with the teacher's labels."""
-        check_room(self.num_rows, self.length, train)
+        self.check(train)
         model = teacher.model()
         if self.length > model.max_seq_len:
             raise OptionError(

@@ -1,5 +1,9 @@
 """What the selectors share: from chosen users to rows."""
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import torch
 from jaxtyping import Int
@@ -7,6 +11,48 @@ from jaxtyping import Int
 from recdistill.data.development import Development
 from recdistill.data.rows import HardRows
 from recdistill.data.sequences import gather_spans
+from recdistill.distill.base import RunContext, Summary, check_budget, check_room, item_factor_of
+from recdistill.rng import Streams
+from recdistill.training.trajectory import Trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserSelector(ABC):
+    """A selector that keeps whole users, each cut to the last ``length`` training items.
+
+    A subclass names itself and says which users.
+    """
+
+    method: ClassVar[str]
+
+    num_rows: int = 30
+    """Users, at least 1."""
+    length: int = 50
+    """Items per user, at least 2."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_budget(self.num_rows, self.length, shortest=2)
+
+    def check(self, train: Development) -> None:
+        """Raise when the budget is larger than the data."""
+        check_room(self.num_rows, self.length, train)
+
+    @abstractmethod
+    def choose_users(self, train: Development, teacher: Trajectory, rng: Streams) -> Int[np.ndarray, " N"]:
+        """Return ``num_rows`` different users with at least two training events each."""
+
+    def distill(
+        self, train: Development, teacher: Trajectory, previous: Summary | None, rng: Streams, context: RunContext
+    ) -> Summary:
+        """Return the rows of the chosen users; ``previous`` is ignored.
+
+        Raises:
+            OptionError: the budget is larger than the data.
+        """
+        self.check(train)
+        users = self.choose_users(train, teacher, rng)
+        return Summary(last_items(train, users, self.length), item_factor_of(teacher))
 
 
 def usable_users(train: Development) -> Int[np.ndarray, " users"]:
