@@ -176,7 +176,8 @@ class TD3:
             raise OptionError(
                 "pool",
                 self.pool,
-                fix=f"starts after the teacher's last epoch {teacher.num_epochs}; train the teacher for more epochs, or start the pool earlier",
+                fix=f"starts after the teacher's last epoch {teacher.num_epochs}; "
+                "train the teacher for more epochs, or start the pool earlier",
             )
         if int(teacher.header["config"]["max_seq_len"]) < self.length - 1:
             raise OptionError(
