@@ -99,7 +99,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "option, rate": ((*DISTILL, "--option", "outer_learning_rate=-1"), ("outer_learning_rate: -1", "above 0")),
     "pool after the teacher": (
         (*DISTILL, "--budget", "3x6", "--option", "pool=[7,9]"),
-        ("--option pool: (7, 9)", "last epoch 1", "train the teacher longer"),
+        ("--option pool: (7, 9)", "last epoch 1", "train the teacher for more epochs"),
     ),
     "rows longer than the teacher's": (
         (*RANDOM[:-1], "random_soft", "--budget", "3x9"),

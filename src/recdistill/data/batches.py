@@ -25,6 +25,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from recdistill.errors import OptionError, choose
+
 PAD = 0
 
 
@@ -223,12 +225,18 @@ def supervise(batch: SequenceBatch, objective: str, generator: torch.Generator |
         batch: a batch with targets at every position.
         objective: one of :data:`OBJECTIVES`.
         generator: needed for ``last_and_middle``.
+
+    Raises:
+        OptionError: the objective is not known, or has no generator where it needs one.
     """
+    choose("objective", objective, dict.fromkeys(OBJECTIVES))
     if objective == "all":
         return batch
     last = (batch.lengths - 1).unsqueeze(1)  # (B, 1)
     positions = last
     if objective == "last_and_middle":
+        if generator is None:
+            raise OptionError("objective", objective, fix="draws positions and needs a generator")
         size = last + 2
         low = torch.minimum(torch.full_like(size, 5), size // 2).clamp(min=1)
         uniform = torch.rand(last.shape, generator=generator).to(last.device)

@@ -124,7 +124,14 @@ class DistilledDataset:
         _check_tensors(folder, manifest, tensors)
         factor = tensors.pop("item_factor")
         rows = KINDS[manifest.kind].from_tensors(tensors, factor)
-        return DistilledDataset(rows, factor, pl.read_parquet(folder / "vocabulary.parquet"), manifest)
+        vocabulary = pl.read_parquet(folder / "vocabulary.parquet")
+        if vocabulary.height != manifest.source.items:
+            raise ArtifactError(
+                f"names {vocabulary.height} items, the manifest has {manifest.source.items}",
+                fix="distill again",
+                path=folder / "vocabulary.parquet",
+            )
+        return DistilledDataset(rows, factor, vocabulary, manifest)
 
 
 def size_in_bytes(folder: Path) -> dict[str, int]:
@@ -174,7 +181,9 @@ def read_manifest(folder: Path) -> Manifest:
         found = value.get("format") if isinstance(value, dict) else type(value).__name__
         raise ArtifactError(f"is of the format {found!r}", fix="give a distilled dataset", path=path)
     version = value.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    if not isinstance(version, int):
+        raise ArtifactError(f"has no format version but {version!r}", fix="restore it or distill again", path=path)
+    if version > FORMAT_VERSION:
         raise ArtifactError(
             f"has format version {version}, this recdistill reads up to {FORMAT_VERSION}",
             fix="update recdistill",
@@ -229,12 +238,19 @@ def _check_tensors(folder: Path, manifest: Manifest, tensors: dict[str, Tensor])
                     fix="distill again",
                     path=path,
                 )
+        if name in ("item_ids", "lengths") and tensors[name].is_floating_point():
+            raise ArtifactError(f"tensor {name!r} holds {tensors[name].dtype}", fix="distill again", path=path)
         if tensors[name].is_floating_point() and not torch.isfinite(tensors[name]).all():
             raise ArtifactError(f"tensor {name!r} holds a NaN or infinity", fix="distill again", path=path)
-    lengths = tensors.get("lengths")
-    if lengths is not None and lengths.numel() and not 1 <= int(lengths.min()) <= int(lengths.max()) <= manifest.length:
+    lengths, shortest = tensors.get("lengths"), 2 if manifest.kind == "hard" else 1
+    if (
+        lengths is not None
+        and lengths.numel()
+        and not shortest <= int(lengths.min()) <= int(lengths.max()) <= manifest.length
+    ):
         raise ArtifactError(
-            f"a length lies between {int(lengths.min())} and {int(lengths.max())}, rows have 1 to {manifest.length}",
+            f"lengths reach from {int(lengths.min())} to {int(lengths.max())}, rows have a length of {shortest} to "
+            f"{manifest.length}",
             fix="distill again",
             path=path,
         )
