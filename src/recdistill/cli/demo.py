@@ -3,6 +3,8 @@
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from recdistill.cli.bars import progress_bars
 from recdistill.cli.folders import check_out, check_writable
 from recdistill.cli.messages import print_json, print_table
@@ -33,6 +35,7 @@ def demo(
         Print the result as JSON.
     """
     check_place(out, overwrite=overwrite)
+    torch.set_num_threads(1)  # on tensors this small a second thread costs more than it brings
     with progress_bars() as progress:
         result = run_demo(out, seed, progress)
     if json:
