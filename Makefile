@@ -19,14 +19,14 @@ test: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 
 check: $(STAMP)
-	$(BIN)/ruff check src tests recipes benchmarks docs
-	$(BIN)/ruff format --check src tests recipes benchmarks docs
+	$(BIN)/ruff check src tests recipes docs
+	$(BIN)/ruff format --check src tests recipes docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: $(STAMP)
-	$(BIN)/ruff format src tests recipes benchmarks docs
-	$(BIN)/ruff check --fix src tests recipes benchmarks docs
+	$(BIN)/ruff format src tests recipes docs
+	$(BIN)/ruff check --fix src tests recipes docs
 
 # Results need the datasets: RECDISTILL_DATA must name the folder that holds them.
 results/td3_ml100k.json: $(STAMP)
