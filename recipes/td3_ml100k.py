@@ -55,16 +55,7 @@ TEACHER = TeacherSpec(
     recipe=TrainingRecipe(rows="prefixes", objective="last", batch_size=2048, epochs=100),
 )
 METHOD = TD3(num_rows=ROWS, length=LENGTH)
-PARITY = TrainingRecipe(
-    learning_rate=METHOD.inner_learning_rate,
-    weight_decay=METHOD.inner_weight_decay,
-    batch_size=METHOD.synthetic_batch_size,
-    objective=METHOD.inner_objective,
-    epochs=METHOD.judge_steps,
-    max_steps=METHOD.judge_steps,
-    patience=None,
-)
-RECIPES = {"judging": TrainingRecipe(), "parity": PARITY}
+RECIPES = {"judging": TrainingRecipe(), "parity": METHOD.student_recipe()}
 PUBLISHED = {"td3 30x50": (0.6614, 0.3856), "full": (0.6946, 0.4134)}
 FLOOR = {"HR@10 uni100": 0.72, "NDCG@10 uni100": 0.45, "HR@10 full": 0.19, "NDCG@10 full": 0.105}
 

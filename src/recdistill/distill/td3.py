@@ -133,6 +133,18 @@ class TD3:
         for name, choices in CHOICES.items():
             choose(name, getattr(self, name), choices)
 
+    def student_recipe(self) -> TrainingRecipe:
+        """Return how the author trains a student on a summary: as in the inner loop, for a fixed number of steps."""
+        return TrainingRecipe(
+            learning_rate=self.inner_learning_rate,
+            weight_decay=self.inner_weight_decay,
+            batch_size=self.synthetic_batch_size,
+            objective=self.inner_objective,
+            epochs=self.judge_steps,
+            max_steps=self.judge_steps,
+            patience=None,
+        )
+
     def check(self, train: Development) -> None:
         """Raise when the budget is larger than the data."""
         check_room(self.num_rows, self.length, train)
@@ -343,16 +355,7 @@ class _Task:
         rows = self.synthetic.frozen_rows()
         if settings.judge_items == "given":
             student.load_item_table(rows.item_factor, freeze=False)
-        recipe = TrainingRecipe(
-            learning_rate=settings.inner_learning_rate,
-            weight_decay=settings.inner_weight_decay,
-            batch_size=settings.synthetic_batch_size,
-            objective=settings.inner_objective,
-            epochs=settings.judge_steps,
-            max_steps=settings.judge_steps,
-            patience=None,
-        )
-        fit(student, rows, recipe, rng)
+        fit(student, rows, settings.student_recipe(), rng)
         cases = evaluation_cases(self.train.histories, "valid")
         return evaluate(student, cases, protocol=settings.select_protocol).metrics()[settings.select_metric]
 

@@ -131,14 +131,7 @@ def fit(
     best_epoch = run.keep_best()
     if state is not None:
         state.unlink(missing_ok=True)
-    return FitResult(
-        steps=run.step,
-        epochs=run.epoch,
-        best_epoch=best_epoch,
-        seconds=run.seconds,
-        losses=run.losses,
-        scores=run.scores,
-    )
+    return FitResult(run.step, run.epoch, best_epoch, run.seconds, run.losses, run.scores)
 
 
 def _epochs(num_rows: int, recipe: TrainingRecipe) -> int:

@@ -4,36 +4,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from recdistill.data.development import Development
-from recdistill.data.rows import CountRows
-from recdistill.distill.base import RunContext, Summary, item_factor_of
-from recdistill.rng import Streams
-from recdistill.training.trajectory import Trajectory
+from recdistill.distill.coresets.selection import Rowless
 
 
 @dataclass(frozen=True, kw_only=True)
-class PopularityCounts:
+class PopularityCounts(Rowless):
     """How often each item occurs in the training part; made for the model ``popularity``."""
 
     method: ClassVar[str] = "popularity"
 
-    num_rows: int = 0
-    """Of no effect."""
-    length: int = 0
-    """Of no effect."""
-
-    def check(self, train: Development) -> None:
-        """Accept any data."""
-
-    def distill(
-        self,
-        train: Development,
-        teacher: Trajectory,
-        previous: Summary | None,
-        rng: Streams,
-        context: RunContext,
-    ) -> Summary:
-        """Return the counts."""
-        counts = train.histories.train_counts(train.num_items)
-        return Summary(CountRows(torch.from_numpy(counts).float()), item_factor_of(teacher))
+    def counts(self, train: Development) -> Float[Tensor, " V1"]:
+        """Return the number of training events of each item."""
+        return torch.from_numpy(train.histories.train_counts(train.num_items)).float()

@@ -6,10 +6,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from recdistill.data.development import Development
-from recdistill.data.rows import HardRows
+from recdistill.data.rows import CountRows, HardRows
 from recdistill.data.sequences import gather_spans
 from recdistill.distill.base import RunContext, Summary, check_budget, check_room, item_factor_of
 from recdistill.rng import Streams
@@ -53,6 +54,32 @@ class UserSelector(ABC):
         self.check(train)
         users = self.choose_users(train, teacher, rng)
         return Summary(last_items(train, users, self.length), item_factor_of(teacher))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rowless(ABC):
+    """A control without sequences: item counts and the item table. A subclass names itself and gives the counts."""
+
+    method: ClassVar[str]
+
+    num_rows: int = 0
+    """Of no effect."""
+    length: int = 0
+    """Of no effect."""
+
+    @abstractmethod
+    def counts(self, train: Development) -> Float[Tensor, " V1"]:
+        """Return a number per item; index 0 is padding."""
+
+    def check(self, train: Development) -> None:
+        """Accept any data."""
+        del train  # counts can be taken of every log
+
+    def distill(
+        self, train: Development, teacher: Trajectory, previous: Summary | None, rng: Streams, context: RunContext
+    ) -> Summary:
+        """Return the counts and the item table; ``previous`` is ignored."""
+        return Summary(CountRows(self.counts(train)), item_factor_of(teacher))
 
 
 def usable_users(train: Development) -> Int[np.ndarray, " users"]:
