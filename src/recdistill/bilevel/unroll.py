@@ -1,22 +1,22 @@
 """Meta-gradients by unrolled training.
 
 A student is trained for some steps on synthetic data, then judged on real data. The meta-gradient is the derivative of
-that judgement with respect to the synthetic data, through the training. Keeping the graph of every step is costly and,
+that judgement with respect to the synthetic data, through the training. Carrying it through all steps is costly and,
 over many steps, unstable; so only the last ``window`` steps are differentiated and the earlier ones are plain.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from recdistill.bilevel.optimizer import InnerOptimizer, Student, Tensors
-from recdistill.errors import OptionError
-
-InnerLoss = Callable[[Tensors, Tensors, int], Tensor]
-OuterLoss = Callable[[Tensors, Tensors], Tensor]
+from recdistill.bilevel.kernels import Gradient, Kernels, explained_errors
+from recdistill.bilevel.losses import InnerLoss, OuterLoss, StepLoss, inner_step, outer_parts
+from recdistill.bilevel.optimizer import Cotangent, InnerOptimizer, Student, Tensors
+from recdistill.errors import OptionError, choose, require_at_least
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,15 @@ class MetaResult:
     Args:
         outer_loss: a scalar, without a graph.
         gradient: derivative of the outer loss, keyed like the synthetic tensors.
-        student: where to carry on: the student before the differentiated window, without a graph.
+        student: where to carry on, without a graph: the student before the differentiated window, or for first-order
+            methods the student that they moved.
+        notes: what a method has to tell about itself; see there.
     """
 
     outer_loss: Tensor
     gradient: Tensors
     student: Student
+    notes: dict[str, float] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -49,9 +52,9 @@ class MetaGradient(Protocol):
         """Return the outer loss, its gradient and the student to carry on from.
 
         Args:
-            inner_loss: pure function of weights, synthetic tensors and step number ``0 .. inner_steps - 1``; whatever
-                is random in it is keyed by the step.
-            outer_loss: pure function of weights and synthetic tensors.
+            inner_loss: pure function of weights, synthetic tensors and step number ``0 .. inner_steps - 1``, whatever
+                is random in it keyed by the step; or a loss that plans its steps.
+            outer_loss: pure function of weights and synthetic tensors; or a loss in parts.
             student: where training starts.
             synthetic: what is learned; leaves, or any tensors whose own graph is to be left alone.
             inner_steps: training steps, 0 or more.
@@ -60,32 +63,52 @@ class MetaGradient(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TapedUnroll:
-    """Plain steps, then a window of steps recorded by autograd and differentiated as a whole.
+class Unroll:
+    """Plain steps, then a window of steps through which the outer loss is differentiated.
 
     With ``window=None`` or ``window >= inner_steps`` this is full back-propagation through time; with a smaller window
-    it is another estimator, biased, and not a cheaper one of the same thing. With ``inner_steps`` drawn at random for
-    each call, as the distillers do, it is RaT-BPTT.
+    it is another estimator, biased, and not a cheaper one of the same thing. With ``inner_steps`` drawn anew for each
+    call (:func:`random_unroll`) it is RaT-BPTT. With ``window=1`` it is the one-step gradient.
 
-    When not to use it: memory grows with the window, by one step's activations each.
+    How the window is differentiated is a matter of cost alone (``mode``):
+
+    * ``stepwise`` keeps the student of every step and walks back with the exact adjoint of the optimiser. Memory is
+      that of one step, apart from the kept students. Where these need more than ``state_bytes``, only as many as fit
+      are kept and the others are trained again, in the order that trains least.
+    * ``reversible`` keeps nothing and undoes each step. Rounding errors grow with every step; ``notes`` has
+      ``rebuild_error``, the relative distance between the rebuilt and the true student at the start of the window.
+    * ``taped`` records the window with autograd: memory grows with every step's activations. For comparison, and for
+      optimisers that have no adjoint.
+
+    Several learners are trained in one go on the same synthetic data when the student has a leading axis
+    (:meth:`Student.stack`); the result is the mean over them.
 
     Args:
         optimizer: the inner optimiser.
         window: number of differentiated steps at the end, at least 1; ``None`` for all.
+        mode: one of :data:`MODES`.
+        kernels: how steps are differentiated.
+        state_bytes: memory for kept students, in bytes; at least 1.
 
     Raises:
-        OptionError: the window is smaller than 1.
+        OptionError: an option is out of its range.
 
-    Reference: Feng, Vedantam and Kempe, Embarrassingly Simple Dataset Distillation, ICLR 2024, arXiv 2311.07025.
+    Reference: Feng, Vedantam and Kempe, Embarrassingly Simple Dataset Distillation, ICLR 2024, arXiv 2311.07025;
+    Griewank and Walther, Algorithm 799: revolve, ACM TOMS 2000 (which students to keep).
     """
 
     optimizer: InnerOptimizer
     window: int | None = None
+    mode: str = "stepwise"
+    kernels: Kernels = field(default_factory=Kernels)
+    state_bytes: int = 2 * 1024**3
 
     def __post_init__(self) -> None:
         """Check every field."""
         if self.window is not None and self.window < 1:
             raise OptionError("window", self.window, fix="must be 1 or more, or None for all steps")
+        choose("mode", self.mode, MODES)
+        require_at_least(1, state_bytes=self.state_bytes)
 
     def __call__(
         self,
@@ -97,38 +120,170 @@ class TapedUnroll:
     ) -> MetaResult:
         """Return the outer loss, its gradient and the student before the window."""
         window = inner_steps if self.window is None else min(self.window, inner_steps)
-        constants = {name: value.detach() for name, value in synthetic.items()}
-        student = student.detached()
-        for step in range(inner_steps - window):
-            student = train_step(inner_loss, self.optimizer, student, constants, step)
-        leaves = {name: value.detach().requires_grad_() for name, value in synthetic.items()}
+        synthetic = {name: value.detach() for name, value in synthetic.items()}
+        walk = _Walk(self.optimizer, self.kernels, inner_loss, outer_loss, synthetic, student.learners)
+        with torch.no_grad(), explained_errors(self.kernels.product if self.mode != "taped" else "double_backward"):
+            start = walk.advance(student.detached(), 0, inner_steps - window)
+            return MODES[self.mode](self, walk, start, inner_steps - window, inner_steps)
+
+    def _taped(self, walk: "_Walk", start: Student, first: int, last: int) -> MetaResult:
+        leaves = {name: value.detach().requires_grad_() for name, value in walk.synthetic.items()}
+        student = start.with_weights(start.weights.detach().requires_grad_())
         with torch.enable_grad():
-            last = _require_grad(student)
-            for step in range(inner_steps - window, inner_steps):
-                gradient = _gradient(inner_loss(last.params, leaves, step), last.params, create_graph=True)
-                last = self.optimizer.update(last, gradient)
-            loss = outer_loss(last.params, leaves)
-        return MetaResult(loss.detach(), _gradient(loss, leaves), student)
+            for step in range(first, last):
+                params = student.params
+                loss = walk.loss(step).value(params, leaves)
+                slopes = torch.autograd.grad(
+                    loss, list(params.values()), create_graph=True, allow_unused=True, materialize_grads=True
+                )
+                student = self.optimizer.update(student, student.layout.join(slopes, like=student.weights))
+            loss = torch.stack([part.value(student.params, leaves) for part in walk.outer()]).sum()
+            found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
+        return MetaResult(loss.detach(), dict(zip(leaves, found, strict=True)), start)
+
+    def _stepwise(self, walk: "_Walk", start: Student, first: int, last: int) -> MetaResult:
+        held = start.weights.numel() * start.weights.element_size()
+        if (last - first) * held * (2 + self.optimizer.num_moments) <= self.state_bytes:
+            kept = list(walk.forward(start, first, last))
+            loss, cotangent, into = walk.judge(kept[-1].after if kept else start)
+            steps: Iterator[Taken] = reversed(kept)
+        else:
+            slots = self.state_bytes // (held * (1 + self.optimizer.num_moments))
+            final = walk.advance(start, first, last)
+            loss, cotangent, into = walk.judge(final)
+            steps = walk.backward(start, first, final, last, slots)
+        for taken in steps:
+            cotangent = walk.pull(taken, cotangent, into)
+        return MetaResult(loss, into, start)
+
+    def _reversible(self, walk: "_Walk", start: Student, first: int, last: int) -> MetaResult:
+        after = walk.advance(start, first, last)
+        outer, cotangent, into = walk.judge(after)
+        for step in reversed(range(first, last)):
+            weights = self.optimizer.rewind_weights(after)
+            loss = walk.loss(step)
+            gradient = walk.gradient(after.with_weights(weights), loss)
+            before = self.optimizer.rewind(after, weights, gradient.weights)
+            cotangent = walk.pull(Taken(loss, before, gradient, after), cotangent, into)
+            after = before
+        size = torch.linalg.vector_norm(start.weights)
+        error = torch.linalg.vector_norm(after.weights - start.weights) / size.clamp(min=torch.finfo(size.dtype).tiny)
+        return MetaResult(outer, into, start, {"rebuild_error": float(error)})
 
 
-def train_step(
-    inner_loss: InnerLoss, optimizer: InnerOptimizer, student: Student, synthetic: Tensors, step: int
-) -> Student:
-    """Return the student after one plain step, without a graph."""
-    with torch.enable_grad():
-        params = _require_grad(student).params
-        gradient = _gradient(inner_loss(params, synthetic, step), params)
-    with torch.no_grad():
-        return optimizer.update(student, gradient)
+MODES: dict[str, Callable[[Unroll, "_Walk", Student, int, int], MetaResult]] = {
+    "stepwise": Unroll._stepwise,
+    "reversible": Unroll._reversible,
+    "taped": Unroll._taped,
+}
+"""How a window is differentiated."""
 
 
-def _require_grad(student: Student) -> Student:
-    params = {name: value.detach().requires_grad_() for name, value in student.params.items()}
-    return Student(params, student.moments, student.step)
+def random_unroll(window: int, longest: int, generator: torch.Generator) -> int:
+    """Return a number of inner steps, uniform on ``window .. longest``: RaT-BPTT's random timestep.
+
+    Reference: arXiv 2311.07025, algorithm 1.
+    """
+    return int(torch.randint(window, longest + 1, (1,), generator=generator))
 
 
-def _gradient(loss: Tensor, inputs: Tensors, *, create_graph: bool = False) -> Tensors:
-    values = torch.autograd.grad(
-        loss, list(inputs.values()), create_graph=create_graph, allow_unused=True, materialize_grads=True
-    )
-    return dict(zip(inputs, values, strict=True))
+@dataclass(frozen=True)
+class Taken:
+    """A training step that was taken.
+
+    Args:
+        loss: what it was taken on.
+        before: the student that took it.
+        gradient: the gradient along which it was taken.
+        after: the student after it.
+    """
+
+    loss: StepLoss
+    before: Student
+    gradient: Gradient
+    after: Student
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """Training forwards and the derivative backwards, for one call of an estimator."""
+
+    optimizer: InnerOptimizer
+    kernels: Kernels
+    inner_loss: InnerLoss
+    outer_loss: OuterLoss
+    synthetic: Tensors
+    learners: int | None
+
+    def loss(self, step: int) -> StepLoss:
+        return inner_step(self.inner_loss, self.synthetic, step, self.learners)
+
+    def outer(self) -> Iterator[StepLoss]:
+        return iter(outer_parts(self.outer_loss, self.synthetic, self.learners))
+
+    def gradient(self, student: Student, loss: StepLoss) -> Gradient:
+        return self.kernels.gradient(student.layout, student.weights, self.synthetic, loss)
+
+    def forward(self, student: Student, first: int, last: int) -> Iterator[Taken]:
+        """Yield the steps ``first .. last - 1``."""
+        for step in range(first, last):
+            loss = self.loss(step)
+            gradient = self.gradient(student, loss)
+            after = self.optimizer.update(student, gradient.weights)
+            yield Taken(loss, student, gradient, after)
+            student = after
+
+    def advance(self, student: Student, first: int, last: int) -> Student:
+        """Return the student after these steps."""
+        for taken in self.forward(student, first, last):
+            student = taken.after
+        return student
+
+    def backward(self, student: Student, first: int, final: Student, last: int, slots: int) -> Iterator[Taken]:
+        """Yield the steps ``last - 1 .. first`` with at most ``slots`` students kept beside the two that are given."""
+        after = final
+        for taken in self._revolve(student, first, last, slots):
+            yield Taken(taken.loss, taken.before, taken.gradient, after)
+            after = taken.before
+
+    def _revolve(self, student: Student, first: int, last: int, slots: int) -> Iterator[Taken]:
+        while last - first > 1:
+            cut = first + revolve_cut(last - first, slots)
+            middle = self.advance(student, first, cut)
+            yield from self._revolve(middle, cut, last, slots - 1 if slots else 0)
+            del middle
+            last = cut
+        if last > first:
+            loss = self.loss(first)
+            yield Taken(loss, student, self.gradient(student, loss), student)
+
+    def judge(self, student: Student) -> tuple[Tensor, Cotangent, Tensors]:
+        """Return the outer loss, its derivative in the student, and that in the synthetic tensors by itself."""
+        into = {name: torch.zeros_like(value) for name, value in self.synthetic.items()}
+        weights, total = torch.zeros_like(student.weights), torch.zeros_like(student.weights[..., 0].sum())
+        for part in self.outer():
+            found = self.kernels.joint_gradient(student.layout, student.weights, self.synthetic, part, into)
+            weights += found.weights
+            total += found.loss
+        moments = tuple(torch.zeros_like(student.weights) for _ in range(self.optimizer.num_moments))
+        return total, Cotangent(weights, moments), into
+
+    def pull(self, taken: Taken, cotangent: Cotangent, into: Tensors) -> Cotangent:
+        """Return the derivative in the student before a step; add that in the synthetic tensors to ``into``."""
+        before, gradient = taken.before, taken.gradient
+        direction, partial = self.optimizer.pull_back(before, gradient.weights, taken.after, cotangent)
+        curved = self.kernels.pull(before.layout, before.weights, self.synthetic, taken.loss, gradient, direction, into)
+        return Cotangent(partial.weights.add_(curved), partial.moments)
+
+
+def revolve_cut(steps: int, slots: int) -> int:
+    """Return after how many of ``steps`` to keep the next student, so that the fewest steps are taken again.
+
+    Args:
+        steps: 2 or more.
+        slots: students that may still be kept, 0 or more.
+    """
+    repeats = 0
+    while math.comb(slots + 1 + repeats, slots + 1) < steps:
+        repeats += 1
+    return max(1, steps - math.comb(slots + repeats, slots))

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from recdistill.data.soft_items import logsumexp_rows
 from recdistill.errors import OptionError, choose
 
 PAD = 0
@@ -68,6 +69,21 @@ def pick(values: Tensor, positions: Int[Tensor, "B P"] | None) -> Tensor:
     return values.gather(1, index.expand(*positions.shape, *values.shape[2:]))
 
 
+LOGITS_BYTES = 2**26
+"""Largest matrix of logits that is written out, in bytes; a larger one is summed up in tiles."""
+
+
+def _fits(hidden: Tensor, table: Tensor) -> bool:
+    return hidden[..., 0].numel() * len(table) * hidden.element_size() <= LOGITS_BYTES
+
+
+def _normaliser(hidden: Float[Tensor, "B P D"], table: Float[Tensor, "V D"]) -> Float[Tensor, "B P"]:
+    """Return the log of the sum of exponentials over the items."""
+    if _fits(hidden, table):
+        return torch.logsumexp(hidden @ table.T, dim=-1)
+    return logsumexp_rows(hidden.flatten(0, 1), table).view(hidden.shape[:2])
+
+
 @dataclass(frozen=True)
 class HardItems:
     """Item ids, 1 to V; 0 is padding."""
@@ -87,8 +103,11 @@ class HardItems:
     ) -> Float[Tensor, "B P"]:
         """Return the negative log-likelihood over all real items; 0 where the target is padding."""
         ids = pick(self.ids, positions)
-        logits = (hidden @ table[1:].T).flatten(0, 1)  # (B P, V)
-        return F.cross_entropy(logits, ids.flatten() - 1, ignore_index=-1, reduction="none").view(ids.shape)
+        if _fits(hidden, table):
+            logits = (hidden @ table[1:].T).flatten(0, 1)  # (B P, V)
+            return F.cross_entropy(logits, ids.flatten() - 1, ignore_index=-1, reduction="none").view(ids.shape)
+        losses = _normaliser(hidden, table[1:]) - (hidden * F.embedding(ids, table)).sum(-1)
+        return losses * (ids != PAD)
 
     def to(self, device: torch.device) -> "HardItems":
         """Return the same ids on another device."""
@@ -117,7 +136,7 @@ class Distributions(ABC):
     ) -> Float[Tensor, "B P"]:
         """Return ``logsumexp(h E^T) - <h, p E>``."""
         expected = self.at(positions).embed(table) if embedded is None else pick(embedded, positions)
-        return torch.logsumexp(hidden @ table[self.first_id :].T, dim=-1) - (hidden * expected).sum(-1)
+        return _normaliser(hidden, table[self.first_id :]) - (hidden * expected).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -176,6 +195,33 @@ class SoftItems(Distributions):
     def to(self, device: torch.device) -> "SoftItems":
         """Return the same distributions on another device."""
         return replace(self, queries=self.queries.to(device), keys=self.keys.to(device))
+
+
+@dataclass(frozen=True)
+class ReadItems(Distributions):
+    """Distributions of which nothing is known but the expected item vectors under one table.
+
+    Where the same distributions are read again and again, whoever does that reads them in its own way.
+
+    Args:
+        vectors: the expected rows of the table that the model has at the moment.
+        first_id: item of the first column.
+    """
+
+    vectors: Float[Tensor, "B T D"]
+    first_id: int = 1
+
+    def embed(self, table: Float[Tensor, "V1 D"]) -> Float[Tensor, "B T D"]:
+        """Return the vectors; ``table`` must be that from which they were made."""
+        return self.vectors
+
+    def at(self, positions: Int[Tensor, "B P"] | None) -> "ReadItems":
+        """Return the vectors at one list of positions per row; all when ``None``."""
+        return replace(self, vectors=pick(self.vectors, positions))
+
+    def to(self, device: torch.device) -> "ReadItems":
+        """Return the same vectors on another device."""
+        return replace(self, vectors=self.vectors.to(device))
 
 
 @dataclass(frozen=True)

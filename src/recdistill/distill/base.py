@@ -1,12 +1,15 @@
 """What every distiller, selector and control is: a frozen record of hyper-parameters with one method."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from recdistill.bilevel.kernels import Kernels
+from recdistill.bilevel.optimizer import InnerOptimizer
+from recdistill.bilevel.unroll import Unroll
 from recdistill.data.development import Development
 from recdistill.data.rows import Rows
 from recdistill.errors import OptionError
@@ -35,6 +38,29 @@ class Summary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Engine:
+    """How meta-gradients are computed: a matter of time and memory, not of results.
+
+    Args:
+        mode: how the window is differentiated, see :class:`~recdistill.bilevel.unroll.Unroll`.
+        compile: compile the inner loop; pays after some minutes of distilling.
+        dense_bytes: memory for distributions written out; larger ones are read in tiles, which is slower.
+        state_bytes: memory for the students of the window; where it is too little, some are trained again.
+    """
+
+    mode: str = "stepwise"
+    compile: bool = False
+    dense_bytes: int = 2**28
+    state_bytes: int = 2**31
+
+    def unroll(self, optimizer: InnerOptimizer, window: int) -> Unroll:
+        """Return an estimator; keep it, because recordings live in it."""
+        product = "forward_over_reverse" if self.compile else "double_backward"
+        kernels = Kernels(product=product, record=self.compile, compile=self.compile)
+        return Unroll(optimizer=optimizer, window=window, mode=self.mode, kernels=kernels, state_bytes=self.state_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunContext:
     """Where a run happens.
 
@@ -42,11 +68,13 @@ class RunContext:
         state: file for the state of an unfinished run, or ``None`` to keep none.
         progress: told about every step.
         device: where tensors live.
+        engine: how meta-gradients are computed.
     """
 
     state: Path | None = None
     progress: Progress = SILENT
     device: torch.device = CPU
+    engine: Engine = field(default_factory=Engine)
 
 
 @runtime_checkable

@@ -6,21 +6,21 @@ synthetic rows, judges it on a batch of real prefixes and moves the factors alon
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from recdistill.bilevel.optimizer import Adam, Student, Tensors
-from recdistill.bilevel.unroll import InnerLoss, OuterLoss, TapedUnroll
-from recdistill.data.batches import OBJECTIVES, DenseItems, SequenceBatch, supervise
+from recdistill.bilevel.unroll import Unroll, random_unroll
+from recdistill.data.batches import OBJECTIVES, SequenceBatch, supervise
 from recdistill.data.development import Development
-from recdistill.data.rows import soft_batch
 from recdistill.data.sequences import SequenceRows, evaluation_cases, training_rows
 from recdistill.distill.base import RunContext, Summary, check_budget, check_room, item_factor_of
+from recdistill.distill.soft_items import SoftReader
+from recdistill.distill.student_losses import InnerSteps, RealBatch, RealLoss, SyntheticLoss, rows_per_part
 from recdistill.distill.synthetic import TuckerSequences
 from recdistill.errors import NumericalError, OptionError, choose, require_above, require_at_least
 from recdistill.evaluation.metrics import METRIC_NAMES
@@ -96,6 +96,9 @@ class TD3:
     """Mean squared difference (code) or half the sum of squares (paper)."""
     pool: tuple[int, int] = (5, 30)
     """First and last teacher epoch that a student may start from."""
+    learners: int = 1
+    """Students per outer step, each from its own epoch and with its own dropout, trained together on the same rows; the
+    meta-gradient is their mean."""
     pool_draw: Literal["step", "epoch"] = "step"
     """Draw the start for each outer step (paper) or once per epoch (code)."""
     carry_over: bool = False
@@ -120,7 +123,7 @@ class TD3:
     def __post_init__(self) -> None:
         """Check every field."""
         check_budget(self.num_rows, self.length, shortest=4)
-        counts = ("rank", "epochs", "outer_batch_size", "synthetic_batch_size", "window", "judge_steps")
+        counts = ("rank", "epochs", "outer_batch_size", "synthetic_batch_size", "window", "judge_steps", "learners")
         require_at_least(1, **{name: getattr(self, name) for name in counts})
         rates = ("outer_learning_rate", "inner_learning_rate", "clip_norm")
         require_above(0, **{name: getattr(self, name) for name in rates})
@@ -200,7 +203,7 @@ class TD3:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Task:
     """Everything of one run that does not change: data, models, features, seeds."""
 
@@ -250,7 +253,7 @@ class _Task:
         for rows in order.split(self.settings.outer_batch_size):
             start = carried or self.start(run.epoch if self.settings.pool_draw == "epoch" else run.step)
             loss, student = self.outer_step(run, start, rows)
-            carried = Student(student.params) if self.settings.carry_over else None
+            carried = student.fresh() if self.settings.carry_over else None
             losses.append(loss)
             self.context.progress("distill", run.step, self.total_steps, f"outer loss {loss:.3f}")
         return losses
@@ -259,72 +262,74 @@ class _Task:
         """Move the factors once; return the outer loss and the student to carry on from."""
         settings = self.settings
         draw = generator_at(self.rng.integer("unroll"), run.step)
-        inner_steps = int(torch.randint(settings.window, settings.max_inner_steps + 1, (1,), generator=draw))
-        parts = self.probabilities()
-        result = TapedUnroll(
-            optimizer=Adam(learning_rate=settings.inner_learning_rate, weight_decay=settings.inner_weight_decay),
-            window=settings.window,
-        )(
-            self.inner_loss(run.step, inner_steps),
-            self.outer_loss(rows, run.step),
-            start,
-            {name: value.detach() for name, value in parts.items()},
-            inner_steps,
+        inner_steps = random_unroll(settings.window, settings.max_inner_steps, draw)
+        with torch.enable_grad():
+            items = self.synthetic.rows().items()
+            rows_read = self.reader.read(items)
+        result = self.estimator(
+            self.inner_loss(run.step, inner_steps), self.outer_loss(rows, run.step), start, rows_read, inner_steps
         )
         self.require_finite("outer loss", result.outer_loss, run.step)
         for group in run.optimizer.param_groups:
             group["lr"] = settings.outer_learning_rate * 0.5 * (1 + math.cos(math.pi * run.step / self.total_steps))
         run.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(list(parts.values()), [result.gradient[name] for name in parts])
+        torch.autograd.backward(list(rows_read.values()), [result.gradient[name] for name in rows_read])
         norm = nn.utils.clip_grad_norm_(self.synthetic.parameters(), settings.clip_norm)
         self.require_finite("norm of the meta-gradient", norm, run.step)
         run.optimizer.step()
         run.step += 1
         return float(result.outer_loss), result.student
 
-    def probabilities(self) -> Tensors:
-        """Return the distributions of each synthetic minibatch, once for the whole inner loop."""
-        dense = self.synthetic.rows().items().dense().probabilities
-        return {str(index): part for index, part in enumerate(dense.split(self.settings.synthetic_batch_size))}
+    @cached_property
+    def estimator(self) -> Unroll:
+        """How the meta-gradient is computed; recordings of the losses live in it."""
+        settings = self.settings
+        optimizer = Adam(learning_rate=settings.inner_learning_rate, weight_decay=settings.inner_weight_decay)
+        return self.context.engine.unroll(optimizer, settings.window)
 
-    def inner_loss(self, outer_step: int, inner_steps: int) -> InnerLoss:
+    @cached_property
+    def reader(self) -> SoftReader:
+        """How the student reads the synthetic rows."""
+        rows = self.synthetic.frozen_rows().items()
+        return SoftReader.choose(
+            rows, self.model.item_table_name, self.settings.synthetic_batch_size, self.context.engine.dense_bytes
+        )
+
+    @cached_property
+    def synthetic_loss(self) -> SyntheticLoss:
+        """The student's loss on a synthetic minibatch."""
+        settings, reader = self.settings, self.reader
+        return SyntheticLoss(
+            self.model, settings.length, settings.inner_objective, reader.first_id, reader.reads, reader.sizes
+        )
+
+    def inner_loss(self, outer_step: int, inner_steps: int) -> InnerSteps:
         """Return the student's loss on the synthetic minibatch of a step, dropout and middle targets keyed by it."""
-        settings, model = self.settings, self.model
-        plain = inner_steps - settings.window
-        middle_seed = generator_seed(self.rng.integer("middle"), outer_step)
-        dropout_seed = generator_seed(self.rng.integer("dropout"), outer_step)
+        return InnerSteps(
+            self.synthetic_loss,
+            plain=inner_steps - self.settings.window,
+            middle_seed=generator_seed(self.rng.integer("middle"), outer_step),
+            dropout_seed=generator_seed(self.rng.integer("dropout"), outer_step),
+        )
 
-        def loss(params: Tensors, synthetic: Tensors, step: int) -> Tensor:
-            turn = step if step < plain else step - plain  # the window begins again at the first minibatch
-            part = synthetic[str(turn % len(synthetic))]
-            items = DenseItems(part, first_id=0 if settings.pad_column else 1)
-            batch = soft_batch(items, len(part), settings.length, part.device)
-            batch = supervise(batch, settings.inner_objective, generator_at(middle_seed, step))
-            generator = generator_at(dropout_seed, step, part.device)
-            value: Tensor = functional_call(model, params, (batch, generator))[0]
-            return value
+    @cached_property
+    def real_loss(self) -> RealLoss:
+        """The judgement of a student on real prefixes."""
+        return RealLoss(self.model, self.settings.feature_weight, self.settings.feature_scale)
 
-        return loss
-
-    def outer_loss(self, rows: Tensor, outer_step: int) -> OuterLoss:
-        """Return the judgement of a student on real prefixes: next-item loss and feature alignment."""
-        settings, model = self.settings, self.model
-        batch = self.real_batch(rows)
-        features = None if self.features is None else self.features[rows].to(self.context.device)
-        generator = None
-        if settings.outer_dropout:
-            generator = generator_at(self.rng.integer("outer_dropout"), outer_step, self.context.device)
-
-        def loss(params: Tensors, synthetic: Tensors) -> Tensor:
-            value: Tensor
-            value, hidden = functional_call(model, params, (batch, generator))
-            if features is None:
-                return value
-            reduction, scale = ("mean", 1.0) if settings.feature_scale == "mean" else ("sum", 0.5)
-            alignment = F.mse_loss(hidden.squeeze(1), features, reduction=reduction)
-            return value + settings.feature_weight * scale * alignment
-
-        return loss
+    def outer_loss(self, rows: Tensor, outer_step: int) -> RealBatch:
+        """Return the judgement of a student on some real prefixes: next-item loss and feature alignment."""
+        device = self.context.device
+        dropout = None
+        if self.settings.outer_dropout:
+            dropout = generator_at(self.rng.integer("outer_dropout"), outer_step, device)
+        return RealBatch(
+            self.real_loss,
+            self.real_batch(rows),
+            None if self.features is None else self.features[rows].to(device),
+            rows_per_part(len(rows), self.settings.length, self.model),
+            dropout,
+        )
 
     def real_batch(self, rows: Tensor) -> SequenceBatch:
         return supervise(self.real.batch(rows), "last").to(self.context.device)
@@ -341,12 +346,16 @@ class _Task:
         return torch.cat(parts)
 
     def start(self, draw: int) -> Student:
-        """Return a student with the weights of a random early teacher epoch."""
+        """Return a student, or as many as are trained together, with the weights of random early teacher epochs."""
         first, last = self.settings.pool
         last = min(last, self.teacher.num_epochs)
         generator = generator_at(self.rng.integer("pool"), draw)
-        weights = self.teacher.weights(int(torch.randint(first, last + 1, (1,), generator=generator)))
-        return Student({name: value.to(self.context.device) for name, value in weights.items()})
+        epochs = torch.randint(first, last + 1, (self.settings.learners,), generator=generator).tolist()
+        students = [Student.of(self.on_device(self.teacher.weights(epoch))) for epoch in epochs]
+        return students[0] if len(students) == 1 else Student.stack(students)
+
+    def on_device(self, tensors: Tensors) -> Tensors:
+        return {name: value.to(self.context.device) for name, value in tensors.items()}
 
     def judge(self, epoch: int) -> float:
         """Return the validation score of a fresh student trained on the current factors."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from recdistill.data.batches import Items, SequenceBatch
 from recdistill.errors import OptionError
+from recdistill.models.layers import Randomness
 
 
 class Recommender(nn.Module, ABC):
@@ -45,13 +46,18 @@ class Recommender(nn.Module, ABC):
     def item_table(self) -> Float[Tensor, "V1 D"]:
         """The item table; row 0 belongs to padding."""
 
+    @property
+    def item_table_name(self) -> str:
+        """Name of the item table among the model's weights."""
+        return next(name for name, value in self.named_parameters() if value is self.item_table)
+
     @abstractmethod
     def encode(
         self,
         embedded: Float[Tensor, "B T D"],
         lengths: Int[Tensor, " B"],
         positions: Int[Tensor, "B P"] | None = None,
-        generator: torch.Generator | None = None,
+        generator: Randomness | None = None,
     ) -> Float[Tensor, "B P D"]:
         """Return hidden vectors at ``positions`` (all, when ``None``) of left-aligned rows of item vectors.
 
@@ -63,7 +69,7 @@ class Recommender(nn.Module, ABC):
         return items.embed(self.item_table)
 
     def forward(
-        self, batch: SequenceBatch, generator: torch.Generator | None = None
+        self, batch: SequenceBatch, generator: Randomness | None = None
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "B P D"]]:
         """Return the loss, and the hidden vectors from which the targets are predicted; twice differentiable.
 
@@ -79,7 +85,7 @@ class Recommender(nn.Module, ABC):
             losses = batch.targets.cross_entropy(hidden, self.item_table, batch.positions)
         return (losses * batch.weights).sum() / batch.weights.sum().clamp(min=1e-12), hidden
 
-    def loss(self, batch: SequenceBatch, generator: torch.Generator | None = None) -> Float[Tensor, ""]:
+    def loss(self, batch: SequenceBatch, generator: Randomness | None = None) -> Float[Tensor, ""]:
         """Return the weighted mean cross-entropy of the targets, in nats."""
         return self.forward(batch, generator)[0]
 

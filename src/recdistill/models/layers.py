@@ -1,10 +1,11 @@
 """Layers shared by the models: explicit randomness, and a double backward everywhere.
 
 Attention is written out because the fused kernels have no double backward. Dropout takes a generator instead of
-reading a global one.
+reading a global one; or masks drawn beforehand, for a computation that is recorded and replayed with other masks.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +16,56 @@ from torch.nn.utils import skip_init
 from recdistill.data.batches import pick
 
 
-def dropout(values: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
+class Masks:
+    """Dropout masks drawn beforehand, in the order in which a model asks for them.
+
+    Args:
+        masks: each holds 0, or ``1 / (1 - rate)``.
+    """
+
+    def __init__(self, masks: Sequence[Tensor]) -> None:
+        self._masks = iter(masks)
+
+    def mask(self, like: Tensor, rate: float) -> Tensor:
+        """Return the next mask."""
+        return next(self._masks)
+
+
+class MaskPlan:
+    """Which masks a model asks for: run the model once with it in place of a generator, then draw as often as needed.
+
+    ``draw(generator)`` gives the masks that the model would have drawn from that generator itself.
+    """
+
+    def __init__(self) -> None:
+        self._asked: list[tuple[torch.Size, float, torch.dtype]] = []
+
+    def mask(self, like: Tensor, rate: float) -> Tensor:
+        """Note what is asked for; return a mask that keeps everything."""
+        self._asked.append((like.shape, rate, like.dtype))
+        return torch.ones_like(like)
+
+    def draw(self, generator: torch.Generator) -> list[Tensor]:
+        """Return fresh masks in order."""
+        return [_draw_mask(shape, rate, dtype, generator) for shape, rate, dtype in self._asked]
+
+
+Randomness = torch.Generator | Masks | MaskPlan
+"""Where dropout comes from."""
+
+
+def _draw_mask(shape: torch.Size, rate: float, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    keep = torch.empty(shape, dtype=dtype, device=generator.device)
+    return keep.bernoulli_(1 - rate, generator=generator).div_(1 - rate)
+
+
+def dropout(values: Tensor, rate: float, generator: Randomness | None) -> Tensor:
     """Return ``values`` with a fraction ``rate`` set to zero and the rest scaled up; unchanged without a generator."""
     if generator is None or rate == 0:
         return values
-    keep = torch.empty(values.shape, dtype=values.dtype, device=values.device)
-    return values * keep.bernoulli_(1 - rate, generator=generator).div_(1 - rate)
+    if isinstance(generator, torch.Generator):
+        return values * _draw_mask(values.shape, rate, values.dtype, generator)
+    return values * generator.mask(values, rate)
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
@@ -61,19 +106,57 @@ class SelfAttention(nn.Module):
         hidden: Float[Tensor, "B T D"],
         queries: Float[Tensor, "B P D"],
         allowed: Bool[Tensor, "#B P T"],
-        generator: torch.Generator | None,
+        generator: Randomness | None,
     ) -> Float[Tensor, "B P D"]:
         """Return ``norm(queries + attention)``; ``allowed`` says which positions each query may read."""
+        few = 2 * self.num_heads * queries.shape[1] <= hidden.shape[2]  # else projecting all positions is cheaper
+        attend = self._attend_from_few if few else self._attend
+        context = attend(hidden, queries, allowed, generator).transpose(1, 2).flatten(2)  # (B, P, D)
+        return self.norm(queries + dropout(self.output(context), self.dropout, generator))
+
+    def _attend(
+        self,
+        hidden: Float[Tensor, "B T D"],
+        queries: Float[Tensor, "B P D"],
+        allowed: Bool[Tensor, "#B P T"],
+        generator: Randomness | None,
+    ) -> Float[Tensor, "B H P D2"]:
         query, key, value = (
             self._split(self.query(queries)),
             self._split(self.key(hidden)),
             self._split(self.value(hidden)),
         )
-        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])  # (B, H, P, T)
+        return self._weigh(query @ key.transpose(-1, -2), allowed, generator) @ value
+
+    def _attend_from_few(
+        self,
+        hidden: Float[Tensor, "B T D"],
+        queries: Float[Tensor, "B P D"],
+        allowed: Bool[Tensor, "#B P T"],
+        generator: Randomness | None,
+    ) -> Float[Tensor, "B H P D2"]:
+        """Return what ``_attend`` returns, without a key or a value for every position.
+
+        ``<q, K h + b> = <K^T q, h> + <q, b>``, and the last term is the same for all positions, so that the softmax
+        does not see it; ``sum_t a_t (V h_t + c) = V sum_t a_t h_t + c sum_t a_t``. A few queries pass through the
+        projections in place of all positions.
+        """
+        heads = (self.num_heads, -1)
+        key, value = (layer.weight.unflatten(0, heads) for layer in (self.key, self.value))  # (H, D2, D)
+        asked = torch.einsum("bhpk,hkd->bhpd", self._split(self.query(queries)), key)
+        rows, _, count, width = asked.shape
+        scores = (asked.flatten(1, 2) @ hidden.transpose(1, 2)).view(rows, self.num_heads, count, -1)
+        weights = self._weigh(scores, allowed, generator)
+        read = (weights.flatten(1, 2) @ hidden).view(rows, self.num_heads, count, width)
+        context = torch.einsum("bhpd,hkd->bhpk", read, value)
+        return context + weights.sum(-1, keepdim=True) * self.value.bias.view(*heads).unsqueeze(1)
+
+    def _weigh(
+        self, scores: Float[Tensor, "B H P T"], allowed: Bool[Tensor, "#B P T"], generator: Randomness | None
+    ) -> Float[Tensor, "B H P T"]:
+        scores = scores / math.sqrt(self.query.out_features // self.num_heads)
         weights = scores.masked_fill(~allowed.unsqueeze(1), float("-inf")).softmax(-1)
-        weights = dropout(weights, self.attention_dropout, generator)
-        context = (weights @ value).transpose(1, 2).flatten(2)  # (B, P, D)
-        return self.norm(queries + dropout(self.output(context), self.dropout, generator))
+        return dropout(weights, self.attention_dropout, generator)
 
     def _split(self, values: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T D2"]:
         return values.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -88,7 +171,7 @@ class FeedForward(nn.Module):
         self.first, self.second = linear(width, inner), linear(inner, width)
         self.norm = nn.LayerNorm(width, eps=norm_eps)
 
-    def forward(self, hidden: Float[Tensor, "B P D"], generator: torch.Generator | None) -> Float[Tensor, "B P D"]:
+    def forward(self, hidden: Float[Tensor, "B P D"], generator: Randomness | None) -> Float[Tensor, "B P D"]:
         """Return ``norm(hidden + second(gelu(first(hidden))))``."""
         changed = self.second(F.gelu(self.first(hidden)))
         return self.norm(hidden + dropout(changed, self.dropout, generator))
@@ -117,7 +200,7 @@ class TransformerBlock(nn.Module):
         self,
         hidden: Float[Tensor, "B T D"],
         allowed: Bool[Tensor, "#B T T"],
-        generator: torch.Generator | None,
+        generator: Randomness | None,
         positions: Int[Tensor, "B P"] | None = None,
     ) -> Float[Tensor, "B P D"]:
         """Return the block's output at ``positions`` only; the others are never computed."""

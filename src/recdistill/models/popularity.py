@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recdistill.models.base import Recommender
-from recdistill.models.layers import table
+from recdistill.models.layers import Randomness, table
 
 
 class Popularity(Recommender):
@@ -42,7 +42,7 @@ class Popularity(Recommender):
         embedded: Float[Tensor, "B T D"],
         lengths: Int[Tensor, " B"],
         positions: Int[Tensor, "B P"] | None = None,
-        generator: torch.Generator | None = None,
+        generator: Randomness | None = None,
     ) -> Float[Tensor, "B P D"]:
         """Return ones: every user is the same."""
         width = embedded.shape[1] if positions is None else positions.shape[1]

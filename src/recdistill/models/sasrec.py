@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recdistill.errors import OptionError, require_at_least, require_rate
 from recdistill.models.base import Recommender
-from recdistill.models.layers import TransformerBlock, draw_normal, dropout, table
+from recdistill.models.layers import Randomness, TransformerBlock, draw_normal, dropout, table
 
 
 class SASRec(Recommender):
@@ -96,7 +96,7 @@ class SASRec(Recommender):
         embedded: Float[Tensor, "B T D"],
         lengths: Int[Tensor, " B"],
         positions: Int[Tensor, "B P"] | None = None,
-        generator: torch.Generator | None = None,
+        generator: Randomness | None = None,
     ) -> Float[Tensor, "B P D"]:
         """Return hidden vectors at ``positions``; no position reads a later one."""
         width = embedded.shape[1]

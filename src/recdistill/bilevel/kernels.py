@@ -1,0 +1,329 @@
+"""First and second derivatives of a loss: what every estimator is made of.
+
+``gradient`` is the plain one. ``pull`` is the derivative of the gradient along a direction ``u`` in the weights: it
+returns ``H u`` and adds the mixed products ``d2L / dS dw u`` to the synthetic tensors' gradient, both in one go by
+symmetry. There are two exact ways to it and one approximate (:data:`PRODUCTS`), with different costs.
+
+With ``record=True`` a planned loss is recorded once per set of shapes as a straight list of tensor operations, without
+autograd, and replayed from then on. With ``compile=True`` the recording is compiled as well. Nothing is approximated;
+what goes is the cost of building and walking graphs, which for small models is most of the time.
+"""
+
+import copy
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch._inductor
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from recdistill.bilevel.losses import PlainLoss, PureLoss, StepLoss
+from recdistill.bilevel.optimizer import Layout, Tensors
+from recdistill.errors import RecdistillError, choose
+
+
+class KernelError(RecdistillError):
+    """A model uses an operation that cannot be differentiated as asked."""
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The gradient of a step.
+
+    Args:
+        loss: a scalar.
+        weights: its derivative in the weights, flat.
+        linear: value of, and derivative in, each linear input.
+    """
+
+    loss: Tensor
+    weights: Tensor
+    linear: dict[str, tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class _Function:
+    """A loss as a function of flat weights and of the synthetic inputs."""
+
+    loss: PureLoss
+    layout: Layout
+
+    def gradient(
+        self, flat: Tensor, wanted: Tensors, others: Tensors, drawn: Tensors
+    ) -> tuple[Tensor, Tensor, Tensors]:
+        """Return the loss and its gradient in the flat weights and in the ``wanted`` inputs."""
+        with torch.enable_grad():
+            params, leaves = _leaves(self.layout.views(flat.detach())), _leaves(wanted)
+            loss = self.loss(params, leaves | others, drawn)
+            found = _gradients(loss, [*params.values(), *leaves.values()])
+        return loss.detach(), *_split(found, flat, leaves)
+
+    def double_backward(
+        self, flat: Tensor, inputs: Tensors, drawn: Tensors, direction: Tensor, along: Tensors
+    ) -> tuple[Tensor, Tensors]:
+        """Return the derivative of the joint gradient along a direction, by differentiating it backwards."""
+        with torch.enable_grad():
+            params, leaves = _leaves(self.layout.views(flat.detach())), _leaves(inputs)
+            tensors = [*params.values(), *leaves.values()]
+            moved = [*params.values(), *(leaves[name] for name in along)]
+            slopes = _gradients(self.loss(params, leaves, drawn), moved, create_graph=True)
+            directions = [*self.layout.views(direction).values(), *along.values()]
+            pairs = [pair for pair in zip(slopes, directions, strict=True) if pair[0].requires_grad]
+            if not pairs:
+                return _split([torch.zeros_like(value) for value in tensors], flat, leaves)
+            curved, weighted = zip(*pairs, strict=True)
+            found = torch.autograd.grad(curved, tensors, weighted, allow_unused=True, materialize_grads=True)
+        return _split(list(found), flat, leaves)
+
+    def forward_over_reverse(
+        self, flat: Tensor, inputs: Tensors, drawn: Tensors, direction: Tensor, along: Tensors
+    ) -> tuple[Tensor, Tensors]:
+        """Return the derivative of the joint gradient along a direction, by forward differentiation."""
+
+        def joint(params: Tensors, moved: Tensors) -> tuple[Tensors, Tensors]:
+            found: tuple[Tensors, Tensors] = torch.func.grad(self.loss, argnums=(0, 1))(params, inputs | moved, drawn)
+            return found
+
+        point = (self.layout.views(flat), {name: inputs[name] for name in along})
+        params, parts = torch.func.jvp(joint, point, (self.layout.views(direction), along))[1]
+        return _split([*params.values(), *(parts[name] for name in inputs)], flat, inputs)
+
+
+PRODUCTS: dict[str, Callable[..., Any]] = {
+    "double_backward": _Function.double_backward,
+    "forward_over_reverse": _Function.forward_over_reverse,
+    "central_difference": _Function.gradient,
+}
+"""Ways to the derivative of a gradient along a direction.
+
+``double_backward`` and ``forward_over_reverse`` are exact; the first is faster as it is, the second when it is
+compiled. ``central_difference`` takes two plain gradients, with a relative error of about the dtype's precision to the
+power 2/3; it works with every operation that has a gradient. Reverse over forward would be the fastest of all, but
+torch's forward formula for layer norm is not differentiable, and says nothing.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernels:
+    """Computes gradients, and their derivatives along a direction.
+
+    Args:
+        product: one of :data:`PRODUCTS`.
+        record: record planned losses and replay them. Needs losses whose control flow depends on shapes alone.
+        compile: compile the recordings, half a minute each time, where a compiler is there and the result is right;
+            a warning says why where it is not.
+
+    Raises:
+        OptionError: the product is not known.
+    """
+
+    product: str = "double_backward"
+    record: bool = False
+    compile: bool = False
+    _recordings: dict[Any, Callable[..., Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the name of the product."""
+        choose("product", self.product, PRODUCTS)
+
+    def gradient(self, layout: Layout, flat: Tensor, synthetic: Tensors, step: StepLoss) -> Gradient:
+        """Return the gradient of a step in the flat weights, without a graph."""
+        params = layout.views(flat)
+        linear = {name: read.apply(synthetic, params[read.weight]) for name, read in step.linear.items()}
+        function = _Function(step.loss, layout)
+        loss, found, bars = self._call(function, "gradient", flat, linear, step.inputs(synthetic), step.drawn)
+        views = layout.views(found)
+        for name, read in step.linear.items():
+            read.transpose(synthetic, bars[name], views[read.weight])
+        return Gradient(loss, found, {name: (linear[name], bars[name]) for name in linear})
+
+    def joint_gradient(
+        self, layout: Layout, flat: Tensor, synthetic: Tensors, step: StepLoss, into: Tensors, scale: float = 1.0
+    ) -> Gradient:
+        """Return the gradient in the weights; add ``scale`` times that in the synthetic tensors to ``into``."""
+        params, inputs = layout.views(flat), step.inputs(synthetic)
+        linear = {name: read.apply(synthetic, params[read.weight]) for name, read in step.linear.items()}
+        function = _Function(step.loss, layout)
+        loss, found, bars = self._call(function, "gradient", flat, linear | inputs, {}, step.drawn)
+        views = layout.views(found)
+        for name, source in step.reads.items():
+            into[source].add_(bars[name], alpha=scale)
+        for name, read in step.linear.items():
+            read.transpose(synthetic, bars[name], views[read.weight])
+            read.accumulate(synthetic, [(bars[name] * scale, params[read.weight])], into)
+        return Gradient(loss, found, {name: (linear[name], bars[name]) for name in linear})
+
+    def pull(
+        self,
+        layout: Layout,
+        flat: Tensor,
+        synthetic: Tensors,
+        step: StepLoss,
+        gradient: Gradient,
+        direction: Tensor,
+        into: Tensors,
+    ) -> Tensor:
+        """Return ``H u`` (flat) for a direction ``u``; add the mixed products to ``into``.
+
+        Args:
+            layout: of the weights.
+            flat: the weights.
+            synthetic: the synthetic tensors.
+            step: the loss.
+            gradient: what :meth:`gradient` returned at these weights.
+            direction: flat like the weights.
+            into: one tensor per synthetic tensor, changed in place.
+        """
+        if self.product == "central_difference":
+            return self._difference(layout, flat, synthetic, step, direction, into)
+        moves, params = layout.views(direction), layout.views(flat)
+        along = {name: read.apply(synthetic, moves[read.weight]) for name, read in step.linear.items()}
+        inputs = step.inputs(synthetic) | {name: value for name, (value, _) in gradient.linear.items()}
+        function = _Function(step.loss, layout)
+        curved, bars = self._call(function, self.product, flat, inputs, step.drawn, direction, along)
+        views = layout.views(curved)
+        for name, source in step.reads.items():
+            into[source].add_(bars[name])
+        for name, read in step.linear.items():
+            read.transpose(synthetic, bars[name], views[read.weight])
+            pairs = [(bars[name], params[read.weight]), (gradient.linear[name][1], moves[read.weight])]
+            read.accumulate(synthetic, pairs, into)
+        return curved
+
+    def _difference(
+        self, layout: Layout, flat: Tensor, synthetic: Tensors, step: StepLoss, direction: Tensor, into: Tensors
+    ) -> Tensor:
+        size = torch.linalg.vector_norm(direction)
+        if size == 0:
+            return torch.zeros_like(flat)
+        reach = float(torch.finfo(flat.dtype).eps ** (1 / 3) / size)
+        above, below = torch.add(flat, direction, alpha=reach), torch.sub(flat, direction, alpha=reach)
+        high = self.joint_gradient(layout, above, synthetic, step, into, 0.5 / reach)
+        low = self.joint_gradient(layout, below, synthetic, step, into, -0.5 / reach)
+        return (high.weights - low.weights).mul_(0.5 / reach)
+
+    def _call(self, function: _Function, name: str, *arguments: Any) -> Any:
+        call = getattr(function, name)
+        if not self.record or isinstance(function.loss, PlainLoss):
+            return call(*arguments)
+        leaves, structure = tree_flatten(arguments)
+        shapes = tuple((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)
+        key = (function, name, structure, shapes)
+        if key not in self._recordings:
+            self._recordings[key] = _record(call, arguments, compiled=self.compile)
+        return self._recordings[key](leaves)
+
+
+def _record(call: Callable[..., Any], arguments: tuple[Any, ...], *, compiled: bool) -> Callable[..., Any]:
+    """Return ``call`` as a straight list of tensor operations on the leaves of its arguments, for these shapes."""
+    leaves, structure = tree_flatten(tree_map(lambda value: value.detach(), arguments))
+    outside: list[Any] = []
+
+    def flat(*inputs: Tensor) -> list[Tensor]:
+        results, found = tree_flatten(call(*tree_unflatten(list(inputs), structure)))
+        outside[:] = [found]
+        return results
+
+    module = make_fx(flat)(*leaves)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    replay = _compile(module, leaves) if compiled else module
+    return lambda inputs: tree_unflatten(replay(*inputs), outside[0])
+
+
+def _compile(module: GraphModule, leaves: list[Tensor]) -> Callable[..., list[Tensor]]:
+    """Return a compiled module, or the module itself where the compiler fails or computes something else."""
+    expected = module(*leaves)
+    try:
+        compiled = torch._inductor.compile(copy.deepcopy(module), list(leaves))
+        error = max((_distance(*pair) for pair in zip(compiled(*leaves), expected, strict=True)), default=0.0)
+    except Exception as problem:
+        failure = f"{type(problem).__name__}: {str(problem).strip().splitlines()[0]}"
+    else:
+        if error <= _precision(expected):
+            return compiled
+        failure = f"its numbers are off by {error:.1e}, relative"
+    warnings.warn(f"the inner loop runs uncompiled, right but slower; the compiler failed: {failure}", stacklevel=2)
+    return module
+
+
+def _distance(found: Tensor, expected: Tensor) -> float:
+    size = float(torch.linalg.vector_norm(expected.double()))
+    return float(torch.linalg.vector_norm((found - expected).double())) / size if size else float(found.abs().sum())
+
+
+def _precision(values: list[Tensor]) -> float:
+    """Return the largest relative difference that another order of rounding explains."""
+    return max((float(torch.finfo(value.dtype).eps) for value in values), default=0.0) ** 0.5
+
+
+REPLACEMENTS = (
+    (
+        "scaled_dot_product",
+        "fused attention; write softmax(QK^T)V out, or run it under "
+        "torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)",
+    ),
+    ("transformer_encoder_layer", "the fused encoder layer; build the block from linear layers and softmax(QK^T)V"),
+    ("native_multi_head_attention", "fused attention; write softmax(QK^T)V out"),
+    (
+        "cudnn_rnn",
+        "a cuDNN RNN; run it under torch.backends.cudnn.flags(enabled=False), or write the cell out as a loop",
+    ),
+    (
+        "mkldnn_rnn",
+        "a oneDNN RNN; run it under torch.backends.mkldnn.flags(enabled=False), or write the cell out",
+    ),
+    ("miopen_rnn", "a MIOpen RNN; write the cell out as a loop"),
+    ("thnn_fused", "a fused RNN cell; write the cell out"),
+    ("embedding_bag", "EmbeddingBag; use torch.nn.functional.embedding(...).sum(1)"),
+    ("ctc_loss", "the fused CTC loss; use another loss"),
+)
+"""Operations without the derivatives that a meta-gradient needs, and what to use in their place."""
+
+MISSING = re.compile(
+    r"derivative for '?(?:aten::)?(\w+)|derivative of '?(?:aten::)?(\w+)|forward AD with (\w+)|"
+    r"formula for '?(?:aten::)?(\w+)|(\w+) (?:is|does) not (?:currently )?(?:differentiable|support)"
+)
+
+
+@contextmanager
+def explained_errors(product: str) -> Iterator[None]:
+    """Turn torch's errors about missing derivatives into ones that name the operation and what to use in its place.
+
+    Raises:
+        KernelError: in place of such an error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        found = MISSING.search(str(error))
+        if found is None:
+            raise
+        operation = next(name for name in found.groups() if name)
+        known = next((fix for part, fix in REPLACEMENTS if part in operation.lower()), None)
+        what = f"it is part of {known}" if known else "use other operations"
+        raise KernelError(
+            f"{operation} has no derivative of the kind that {product} needs; {what}; "
+            "or choose product='central_difference', which is approximate and works with every kernel"
+        ) from error
+
+
+def _leaves(tensors: Tensors) -> Tensors:
+    return {name: value.detach().requires_grad_() for name, value in tensors.items()}
+
+
+def _gradients(loss: Tensor, leaves: list[Tensor], *, create_graph: bool = False) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, leaves, create_graph=create_graph, allow_unused=True, materialize_grads=True))
+
+
+def _split(found: list[Tensor], flat: Tensor, inputs: Tensors) -> tuple[Tensor, Tensors]:
+    """Return the first of ``found`` as one flat tensor, and the last by name."""
+    cut = len(found) - len(inputs)
+    return Layout.join(found[:cut], like=flat), dict(zip(inputs, found[cut:], strict=True))

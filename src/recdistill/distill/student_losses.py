@@ -1,0 +1,200 @@
+"""The two losses of bi-level distillation, as the engine takes them: on synthetic rows, and on real prefixes."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import functional_call
+
+from recdistill.bilevel.losses import LinearRead, StepLoss
+from recdistill.bilevel.optimizer import Tensors
+from recdistill.data.batches import HardItems, ReadItems, SequenceBatch, supervise
+from recdistill.data.rows import soft_batch
+from recdistill.models.base import Recommender
+from recdistill.models.layers import MaskPlan, Masks
+from recdistill.rng import generator_at
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticLoss:
+    """The loss of a student on soft rows, in minibatches of fixed cyclic order.
+
+    Args:
+        model: the student.
+        length: items per row.
+        objective: which targets a row has, see :func:`~recdistill.data.batches.supervise`.
+        first_id: item of the first column of the distributions.
+        reads: how the rows of each minibatch are read.
+        sizes: rows in each minibatch.
+    """
+
+    model: Recommender
+    length: int
+    objective: str
+    first_id: int
+    reads: Sequence[LinearRead]
+    sizes: Sequence[int]
+
+    def value(self, params: Tensors, inputs: Tensors, drawn: Tensors) -> Tensor:
+        """Return the mean cross-entropy of a minibatch, given its expected item vectors."""
+        vectors = inputs["embedded"]
+        batch = self._batch(vectors)
+        if "positions" in drawn:
+            batch = replace(batch, positions=drawn["positions"], weights=drawn["weights"])
+        loss: Tensor = functional_call(self.model, params, (batch, _masks(drawn)))[0]
+        return loss
+
+    def draw(self, turn: int, middle: torch.Generator, dropout: torch.Generator) -> Tensors:
+        """Return what is random in a step: positions of the targets and dropout masks."""
+        batch = supervise(self._batch(self._blank(turn)), self.objective, middle)
+        drawn = {} if batch.positions is None else {"positions": batch.positions, "weights": batch.weights}
+        return drawn | _drawn_masks(self._plans[turn], dropout)
+
+    @cached_property
+    def _plans(self) -> list[MaskPlan]:
+        plans = []
+        for turn in range(len(self.sizes)):
+            batch = supervise(self._batch(self._blank(turn)), self.objective, torch.Generator())
+            plans.append(_mask_plan(self.model, batch))
+        return plans
+
+    def _batch(self, vectors: Float[Tensor, "B T D"]) -> SequenceBatch:
+        return soft_batch(ReadItems(vectors, self.first_id), len(vectors), self.length, vectors.device)
+
+    def _blank(self, turn: int) -> Float[Tensor, "B T D"]:
+        table = self.model.item_table
+        return table.detach().new_zeros(self.sizes[turn], self.length, table.shape[1])
+
+
+@dataclass(frozen=True)
+class InnerSteps:
+    """The inner loop of one outer step; everything random in it is keyed by its seeds, the step and the learner.
+
+    Args:
+        loss: what is computed.
+        plain: steps before the window, which begins again at the first minibatch.
+        middle_seed: of the targets' positions.
+        dropout_seed: of the masks.
+    """
+
+    loss: SyntheticLoss
+    plain: int
+    middle_seed: int
+    dropout_seed: int
+
+    def plan(self, step: int, learner: int) -> StepLoss:
+        """Return the loss of a step."""
+        turn = (step if step < self.plain else step - self.plain) % len(self.loss.sizes)
+        device = self.loss.model.item_table.device
+        middle = generator_at(self.middle_seed + learner, step)
+        dropout = generator_at(self.dropout_seed + learner, step, device)
+        drawn = self.loss.draw(turn, middle, dropout)
+        return StepLoss(self.loss.value, {}, drawn, {"embedded": self.loss.reads[turn]})
+
+
+@dataclass(frozen=True, eq=False)
+class RealLoss:
+    """How a student is judged on real prefixes: next-item loss, and alignment of its features with a teacher's.
+
+    Args:
+        model: the student.
+        feature_weight: weight of the alignment; 0 where there are no features.
+        feature_scale: ``mean`` of the squared differences, or half their sum (``sum_half``).
+    """
+
+    model: Recommender
+    feature_weight: float
+    feature_scale: Literal["mean", "sum_half"]
+
+    def value(self, params: Tensors, inputs: Tensors, drawn: Tensors) -> Tensor:
+        """Return a part's contribution to the loss of the whole batch."""
+        value: Tensor
+        value, hidden = functional_call(self.model, params, (_prefixes(drawn), _masks(drawn)))
+        value = value * drawn["share"]
+        if "features" not in drawn:
+            return value
+        if self.feature_scale == "mean":
+            alignment = F.mse_loss(hidden.squeeze(1), drawn["features"]) * drawn["share"]
+        else:
+            alignment = 0.5 * F.mse_loss(hidden.squeeze(1), drawn["features"], reduction="sum")
+        return value + self.feature_weight * alignment
+
+
+@dataclass(frozen=True)
+class RealBatch:
+    """A batch of real prefixes, differentiated in parts.
+
+    Args:
+        loss: what is computed.
+        batch: rows of hard items with one target each.
+        features: the teacher's, or ``None``.
+        part: rows at a time.
+        dropout: where dropout comes from; none when ``None``.
+    """
+
+    loss: RealLoss
+    batch: SequenceBatch
+    features: Float[Tensor, "B D"] | None
+    part: int
+    dropout: torch.Generator | None = field(default=None, compare=False)
+
+    def parts(self) -> Iterator[StepLoss]:
+        """Yield the parts."""
+        assert isinstance(self.batch.items, HardItems)
+        assert self.batch.positions is not None
+        rows = len(self.batch.lengths)
+        for low in range(0, rows, self.part):
+            cut = slice(low, min(low + self.part, rows))
+            drawn = {
+                "items": self.batch.items.ids[cut],
+                "lengths": self.batch.lengths[cut],
+                "weights": self.batch.weights[cut],
+                "positions": self.batch.positions[cut],
+                "share": self.batch.weights[cut].sum() / self.batch.weights.sum(),
+            }
+            if self.features is not None:
+                drawn["features"] = self.features[cut]
+            if self.dropout is not None:
+                drawn |= _drawn_masks(_mask_plan(self.loss.model, _prefixes(drawn)), self.dropout)
+            yield StepLoss(self.loss.value, {}, drawn)
+
+
+def rows_per_part(rows: int, length: int, model: Recommender) -> int:
+    """Return how many prefixes to differentiate at a time.
+
+    Few enough for the activations to stay in a cache; enough for the gradient of all weights, which every part adds to,
+    to be a small part of the work.
+    """
+    weights = sum(value.numel() for value in model.parameters())
+    return min(rows, max(256, math.ceil(weights / (4 * length * model.item_table.shape[1]))))
+
+
+def _prefixes(drawn: Tensors) -> SequenceBatch:
+    return SequenceBatch(
+        items=HardItems(drawn["items"]),
+        lengths=drawn["lengths"],
+        weights=drawn["weights"],
+        positions=drawn["positions"],
+    )
+
+
+def _mask_plan(model: Recommender, batch: SequenceBatch) -> MaskPlan:
+    plan = MaskPlan()
+    with torch.no_grad():
+        model(batch, plan)
+    return plan
+
+
+def _drawn_masks(plan: MaskPlan, generator: torch.Generator) -> Tensors:
+    return {f"mask {index}": mask for index, mask in enumerate(plan.draw(generator))}
+
+
+def _masks(drawn: Tensors) -> Masks | None:
+    masks = [value for name, value in drawn.items() if name.startswith("mask ")]
+    return Masks(masks) if masks else None
