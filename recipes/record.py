@@ -72,7 +72,7 @@ def dataset_facts(prepared: PreparedDataset) -> dict[str, Any]:
 
 
 def write_result(name: str, command: str, body: dict[str, Any]) -> Path:
-    """Write ``results/<name>.json`` with the circumstances of the run, and return its path."""
+    """Write ``results/<name>.json`` (a name may have a folder) with the circumstances of the run, and return its path."""
     path = RESULTS / f"{name}.json"
     head = {
         "name": name,
@@ -82,7 +82,7 @@ def write_result(name: str, command: str, body: dict[str, Any]) -> Path:
         "machine": machine(),
         "versions": current_versions(),
     }
-    RESULTS.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, json.loads(json.dumps(head | body)))
     return path
 

@@ -25,8 +25,8 @@ TINY = TD3(
 )
 
 
-def task_of(settings: TD3, train: Development, teacher: Trajectory) -> _Task:
-    return _Task.prepare(settings, train, teacher, Streams(0), RunContext())
+def task_of(settings: TD3, train: Development, teacher: Trajectory, context: RunContext | None = None) -> _Task:
+    return _Task.prepare(settings, train, teacher, Streams(0), context or RunContext())
 
 
 def start_of(task: _Task) -> RunState:

@@ -1,7 +1,7 @@
 """Bi-level steps without second derivatives: the student and the synthetic data move together.
 
-The condition that the student be trained on the synthetic data becomes a constraint on a *gap*: how much lower the inner
-loss would be after a few more steps. Both are then moved along the outer gradient, plus just enough of the gap's
+The condition that the student be trained on the synthetic data becomes a constraint on a *gap*: how much lower the
+inner loss would be after a few more steps. Both are then moved along the outer gradient, plus just enough of the gap's
 gradient for the gap to shrink.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recdistill.bilevel.kernels import Kernels
 from recdistill.bilevel.losses import InnerLoss, OuterLoss, inner_step, outer_parts
-from recdistill.bilevel.optimizer import InnerOptimizer, Student, Tensors
+from recdistill.bilevel.optimizer import InnerOptimizer, Student, Tensors, zeros
 from recdistill.bilevel.unroll import MetaResult
 from recdistill.errors import choose, require_above
 
@@ -24,16 +24,17 @@ class BOME:
     """Bi-level optimisation made easy: a barrier on the gap of the inner loss.
 
     With ``w`` the student, ``w_T`` a copy of it after ``inner_steps`` steps, held fixed, and the gap
-    ``q = L(w, S) - L(w_T, S)``, the result's ``gradient`` is that of ``L_out + lambda q`` in the synthetic data, and its
-    student has taken one step along the same in the weights, with
+    ``q = L(w, S) - L(w_T, S)``, the result's ``gradient`` is that of ``L_out + lambda q`` in the synthetic data, and
+    its student has taken one step along the same in the weights, with
 
         lambda = max(0, (phi - <grad L_out, grad q>) / |grad q|^2)
 
-    so that ``<grad q, grad L_out + lambda grad q> >= phi``. The inner loss of the gap is that of step ``inner_steps``, for
-    ``w`` and for ``w_T`` alike, so both see the same rows and the same dropout. ``notes`` has ``multiplier`` (``lambda``),
-    ``gap`` (``q``), ``agreement`` (``<grad L_out, grad q>``) and ``slope`` (``|grad q|^2``); where the multiplier is 0, the
-    synthetic data gets what the outer loss says of it directly, and nothing else. With ``blockwise=True`` weights and
-    synthetic data have multipliers of their own, named ``multiplier_weights`` and ``multiplier_synthetic``.
+    so that ``<grad q, grad L_out + lambda grad q> >= phi``. The inner loss of the gap is that of step ``inner_steps``,
+    for ``w`` and for ``w_T`` alike, so both see the same rows and the same dropout. ``notes`` has ``multiplier``
+    (``lambda``), ``gap`` (``q``), ``agreement`` (``<grad L_out, grad q>``) and ``slope`` (``|grad q|^2``); where the
+    multiplier is 0, the synthetic data gets what the outer loss says of it directly, and nothing else. With
+    ``blockwise=True`` weights and synthetic data have multipliers of their own, named ``multiplier_weights`` and
+    ``multiplier_synthetic``.
 
     When not to use it: the student must be carried on from call to call; where each call starts anew, unroll instead.
 
@@ -84,14 +85,14 @@ class BOME:
             trained = self.optimizer.update(trained, found.weights)
 
         total = torch.zeros((), dtype=student.weights.dtype, device=student.weights.device)
-        outer = _Blocks(torch.zeros_like(student.weights), _zeros(synthetic))
+        outer = _Blocks(torch.zeros_like(student.weights), zeros(synthetic))
         for part in outer_parts(outer_loss, synthetic, learners):
             found = self.kernels.joint_gradient(layout, student.weights, synthetic, part, outer.synthetic)
             outer.weights.add_(found.weights)
             total += found.loss
 
         loss = inner_step(inner_loss, synthetic, inner_steps, learners)
-        slopes = _zeros(synthetic)
+        slopes = zeros(synthetic)
         here = self.kernels.joint_gradient(layout, student.weights, synthetic, loss, slopes)
         there = self.kernels.joint_gradient(layout, trained.weights, synthetic, loss, slopes, scale=-1.0)
         gap, barrier = here.loss - there.loss, _Blocks(here.weights, slopes)
@@ -128,7 +129,3 @@ class _Blocks:
         """Return the inner product with another one, block by block."""
         parts = [(value * other.synthetic[name]).sum() for name, value in self.synthetic.items()]
         return [(self.weights * other.weights).sum(), torch.stack(parts).sum()]
-
-
-def _zeros(synthetic: Tensors) -> Tensors:
-    return {name: torch.zeros_like(value) for name, value in synthetic.items()}

@@ -42,7 +42,7 @@ class LinearRead(Protocol):
         ...
 
     def accumulate(self, synthetic: Tensors, pairs: list[tuple[Tensor, Tensor]], into: Tensors) -> None:
-        """Add the derivative of ``sum_i <bar_i, M(S) w_i>`` in the synthetic tensors to ``into``."""
+        """Add the derivative of ``sum_i <bar_i, M(S) w_i>`` in the synthetic tensors to ``into`` (contiguous)."""
         ...
 
 

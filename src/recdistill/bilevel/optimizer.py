@@ -206,9 +206,10 @@ class Adam:
         beta1, beta2 = self.betas
         slope = self._slope(student.weights, gradient)
         first = torch.lerp(first, slope, 1 - beta1)
-        second = torch.addcmul(beta2 * second, slope, slope, value=1 - beta2)
+        second = (beta2 * second).addcmul_(slope, slope, value=1 - beta2)
         rate, root = self._corrections(student.step + 1)
-        weights = torch.addcdiv(self._shrunk(student.weights), first, safe_sqrt(second) / root + self.eps, value=-rate)
+        spread = safe_sqrt(second).div_(root).add_(self.eps)
+        weights = torch.addcdiv(self._shrunk(student.weights), first, spread, value=-rate)
         return Student(weights, student.layout, (first, second), student.step + 1)
 
     def pull_back(
@@ -223,8 +224,8 @@ class Adam:
         pull = (cotangent.weights * reciprocal).mul_(-rate)
         first_bar = cotangent.moments[0] + pull
         # d weights / d second = rate first / (root + eps)^2 / (2 correction^2 root)
-        slope_of_root = (first * reciprocal).mul_(pull).div_(root).mul_(-0.5 / correction**2)
-        second_bar = cotangent.moments[1] + torch.where(second > 0, slope_of_root, 0.0)
+        second_bar = reciprocal.mul_(first).mul_(pull).div_(root).mul_(-0.5 / correction**2)
+        second_bar.masked_fill_(second == 0, 0.0).add_(cotangent.moments[1])
         slope = self._slope(before.weights, gradient)
         slope_bar = ((1 - beta1) * first_bar).addcmul_(slope, second_bar, value=2 * (1 - beta2))
         weights_bar = self._through_decay(cotangent.weights, slope_bar)
@@ -364,6 +365,11 @@ class SGD:
 
     def _slope(self, weights: Tensor, gradient: Tensor) -> Tensor:
         return torch.add(gradient, weights, alpha=self.weight_decay) if self.weight_decay else gradient
+
+
+def zeros(tensors: Tensors) -> Tensors:
+    """Return contiguous zeros of the same shapes."""
+    return {name: torch.zeros(value.shape, dtype=value.dtype, device=value.device) for name, value in tensors.items()}
 
 
 def _zeros(student: Student, count: int) -> Iterator[Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recdistill.bilevel.kernels import Gradient, Kernels, explained_errors
 from recdistill.bilevel.losses import InnerLoss, OuterLoss, StepLoss, inner_step, outer_parts
-from recdistill.bilevel.optimizer import Cotangent, InnerOptimizer, Student, Tensors
+from recdistill.bilevel.optimizer import Cotangent, InnerOptimizer, Student, Tensors, zeros
 from recdistill.errors import OptionError, choose, require_at_least
 
 
@@ -142,18 +142,20 @@ class Unroll:
         return MetaResult(loss.detach(), dict(zip(leaves, found, strict=True)), start)
 
     def _stepwise(self, walk: "_Walk", start: Student, first: int, last: int) -> MetaResult:
-        held = start.weights.numel() * start.weights.element_size()
-        if (last - first) * held * (2 + self.optimizer.num_moments) <= self.state_bytes:
-            kept = list(walk.forward(start, first, last))
-            loss, cotangent, into = walk.judge(kept[-1].after if kept else start)
-            steps: Iterator[Taken] = reversed(kept)
-        else:
-            slots = self.state_bytes // (held * (1 + self.optimizer.num_moments))
-            final = walk.advance(start, first, last)
-            loss, cotangent, into = walk.judge(final)
-            steps = walk.backward(start, first, final, last, slots)
-        for taken in steps:
-            cotangent = walk.pull(taken, cotangent, into)
+        kept: list[Taken] = []
+        student = start
+        for taken in walk.forward(start, first, last):
+            student = taken.after
+            if (last - first) * taken.size <= self.state_bytes:
+                kept.append(taken)
+        loss, cotangent, into = walk.judge(student)
+        if not kept:
+            held = start.weights.numel() * start.weights.element_size() * (1 + self.optimizer.num_moments)
+            steps = walk.backward(start, first, student, last, self.state_bytes // held)
+            for taken in steps:
+                cotangent = walk.pull(taken, cotangent, into)
+        while kept:
+            cotangent = walk.pull(kept.pop(), cotangent, into)
         return MetaResult(loss, into, start)
 
     def _reversible(self, walk: "_Walk", start: Student, first: int, last: int) -> MetaResult:
@@ -161,10 +163,9 @@ class Unroll:
         outer, cotangent, into = walk.judge(after)
         for step in reversed(range(first, last)):
             weights = self.optimizer.rewind_weights(after)
-            loss = walk.loss(step)
-            gradient = walk.gradient(after.with_weights(weights), loss)
+            gradient = walk.gradient(after.with_weights(weights), step)
             before = self.optimizer.rewind(after, weights, gradient.weights)
-            cotangent = walk.pull(Taken(loss, before, gradient, after), cotangent, into)
+            cotangent = walk.pull(Taken(step, before, gradient, after), cotangent, into)
             after = before
         size = torch.linalg.vector_norm(start.weights)
         error = torch.linalg.vector_norm(after.weights - start.weights) / size.clamp(min=torch.finfo(size.dtype).tiny)
@@ -192,16 +193,23 @@ class Taken:
     """A training step that was taken.
 
     Args:
-        loss: what it was taken on.
+        step: its number.
         before: the student that took it.
         gradient: the gradient along which it was taken.
         after: the student after it.
     """
 
-    loss: StepLoss
+    step: int
     before: Student
     gradient: Gradient
     after: Student
+
+    @property
+    def size(self) -> int:
+        """Bytes that a step like this one keeps alive."""
+        kept = [self.after.weights, *self.after.moments, self.gradient.weights]
+        kept += [tensor for pair in self.gradient.linear.values() for tensor in pair]
+        return sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
 
 @dataclass(frozen=True)
@@ -221,16 +229,15 @@ class _Walk:
     def outer(self) -> Iterator[StepLoss]:
         return iter(outer_parts(self.outer_loss, self.synthetic, self.learners))
 
-    def gradient(self, student: Student, loss: StepLoss) -> Gradient:
-        return self.kernels.gradient(student.layout, student.weights, self.synthetic, loss)
+    def gradient(self, student: Student, step: int) -> Gradient:
+        return self.kernels.gradient(student.layout, student.weights, self.synthetic, self.loss(step))
 
     def forward(self, student: Student, first: int, last: int) -> Iterator[Taken]:
         """Yield the steps ``first .. last - 1``."""
         for step in range(first, last):
-            loss = self.loss(step)
-            gradient = self.gradient(student, loss)
+            gradient = self.gradient(student, step)
             after = self.optimizer.update(student, gradient.weights)
-            yield Taken(loss, student, gradient, after)
+            yield Taken(step, student, gradient, after)
             student = after
 
     def advance(self, student: Student, first: int, last: int) -> Student:
@@ -243,7 +250,7 @@ class _Walk:
         """Yield the steps ``last - 1 .. first`` with at most ``slots`` students kept beside the two that are given."""
         after = final
         for taken in self._revolve(student, first, last, slots):
-            yield Taken(taken.loss, taken.before, taken.gradient, after)
+            yield Taken(taken.step, taken.before, taken.gradient, after)
             after = taken.before
 
     def _revolve(self, student: Student, first: int, last: int, slots: int) -> Iterator[Taken]:
@@ -254,12 +261,11 @@ class _Walk:
             del middle
             last = cut
         if last > first:
-            loss = self.loss(first)
-            yield Taken(loss, student, self.gradient(student, loss), student)
+            yield Taken(first, student, self.gradient(student, first), student)
 
     def judge(self, student: Student) -> tuple[Tensor, Cotangent, Tensors]:
         """Return the outer loss, its derivative in the student, and that in the synthetic tensors by itself."""
-        into = {name: torch.zeros_like(value) for name, value in self.synthetic.items()}
+        into = zeros(self.synthetic)
         weights, total = torch.zeros_like(student.weights), torch.zeros_like(student.weights[..., 0].sum())
         for part in self.outer():
             found = self.kernels.joint_gradient(student.layout, student.weights, self.synthetic, part, into)
@@ -272,7 +278,9 @@ class _Walk:
         """Return the derivative in the student before a step; add that in the synthetic tensors to ``into``."""
         before, gradient = taken.before, taken.gradient
         direction, partial = self.optimizer.pull_back(before, gradient.weights, taken.after, cotangent)
-        curved = self.kernels.pull(before.layout, before.weights, self.synthetic, taken.loss, gradient, direction, into)
+        curved = self.kernels.pull(
+            before.layout, before.weights, self.synthetic, self.loss(taken.step), gradient, direction, into
+        )
         return Cotangent(partial.weights.add_(curved), partial.moments)
 
 

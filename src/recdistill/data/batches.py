@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from recdistill.data.soft_items import logsumexp_rows
+from recdistill.data.soft_items import expected_rows, logsumexp_rows
 from recdistill.errors import OptionError, choose
 
 PAD = 0
@@ -70,7 +70,7 @@ def pick(values: Tensor, positions: Int[Tensor, "B P"] | None) -> Tensor:
 
 
 LOGITS_BYTES = 2**26
-"""Largest matrix of logits that is written out, in bytes; a larger one is summed up in tiles."""
+"""Largest matrix of positions by items that is written out, in bytes; a larger one is summed up in tiles."""
 
 
 def _fits(hidden: Tensor, table: Tensor) -> bool:
@@ -115,9 +115,10 @@ class HardItems:
 
 
 class Distributions(ABC):
-    """A distribution over the items ``first_id, first_id + 1, ...`` at every position."""
+    """A distribution at every position: over the items ``first_id, first_id + 1, ...``, or over some candidates."""
 
     first_id: int
+    candidates: Int[Tensor, " C"] | None
 
     @abstractmethod
     def embed(self, table: Float[Tensor, "V1 D"]) -> Float[Tensor, "B T D"]:
@@ -136,7 +137,11 @@ class Distributions(ABC):
     ) -> Float[Tensor, "B P"]:
         """Return ``logsumexp(h E^T) - <h, p E>``."""
         expected = self.at(positions).embed(table) if embedded is None else pick(embedded, positions)
-        return _normaliser(hidden, table[self.first_id :]) - (hidden * expected).sum(-1)
+        return _normaliser(hidden, self.candidates_of(table)) - (hidden * expected).sum(-1)
+
+    def candidates_of(self, table: Float[Tensor, "V1 D"]) -> Float[Tensor, "C D"]:
+        """Return the rows of the items over which the distributions run."""
+        return table[self.first_id :] if self.candidates is None else table[self.candidates]
 
 
 @dataclass(frozen=True)
@@ -148,14 +153,16 @@ class DenseItems(Distributions):
     Args:
         probabilities: each sums to 1.
         first_id: 1, or 0 where padding is a column.
+        candidates: the items of the columns, where these are not all.
     """
 
-    probabilities: Float[Tensor, "B T V"]
+    probabilities: Float[Tensor, "B T C"]
     first_id: int = 1
+    candidates: Int[Tensor, " C"] | None = None
 
     def embed(self, table: Float[Tensor, "V1 D"]) -> Float[Tensor, "B T D"]:
         """Return the expected row of ``table`` under each distribution."""
-        return self.probabilities @ table[self.first_id :]
+        return self.probabilities @ self.candidates_of(table)
 
     def at(self, positions: Int[Tensor, "B P"] | None) -> "DenseItems":
         """Return the distributions at one list of positions per row; all when ``None``."""
@@ -172,21 +179,39 @@ class SoftItems(Distributions):
 
     Args:
         queries: one per position.
-        keys: one per item; row ``c`` belongs to item ``first_id + c``.
+        keys: one per item; row ``c`` belongs to item ``first_id + c``, or to ``candidates[c]``.
         first_id: 1, or 0 where padding is a column of the softmax (the habit of TD3's published code).
+        candidates: the items over which the distributions run; all, when ``None``.
     """
 
     queries: Float[Tensor, "B T R"]
-    keys: Float[Tensor, "V R"]
+    keys: Float[Tensor, "C R"]
     first_id: int = 1
+    candidates: Int[Tensor, " C"] | None = None
+
+    def subset(self, candidates: Int[Tensor, " C"]) -> "SoftItems":
+        """Return the same positions over some of the items only: the softmax, and the model's own, see no others.
+
+        Args:
+            candidates: item ids, each once.
+        """
+        if self.candidates is not None:
+            raise OptionError("candidates", len(candidates), fix="were chosen already; take a subset of all items")
+        return replace(self, keys=self.keys[candidates - self.first_id], candidates=candidates)
 
     def dense(self) -> DenseItems:
-        """Return the distributions written out: ``B T V`` numbers."""
-        return DenseItems(torch.softmax(self.queries @ self.keys.T, dim=-1), self.first_id)
+        """Return the distributions written out: ``B T C`` numbers."""
+        return DenseItems(torch.softmax(self.queries @ self.keys.T, dim=-1), self.first_id, self.candidates)
 
     def embed(self, table: Float[Tensor, "V1 D"]) -> Float[Tensor, "B T D"]:
         """Return the expected row of ``table`` under each distribution."""
-        return self.dense().embed(table)
+        if _fits(self.queries, self.keys):
+            return self.dense().embed(table)
+        queries = self.queries.flatten(0, 1)
+        normaliser = logsumexp_rows(queries, self.keys)
+        return expected_rows(queries, self.keys, self.candidates_of(table), normaliser).unflatten(
+            0, self.queries.shape[:2]
+        )
 
     def at(self, positions: Int[Tensor, "B P"] | None) -> "SoftItems":
         """Return the distributions at one list of positions per row; all when ``None``."""
@@ -206,10 +231,12 @@ class ReadItems(Distributions):
     Args:
         vectors: the expected rows of the table that the model has at the moment.
         first_id: item of the first column.
+        candidates: the items of the columns, where these are not all.
     """
 
     vectors: Float[Tensor, "B T D"]
     first_id: int = 1
+    candidates: Int[Tensor, " C"] | None = None
 
     def embed(self, table: Float[Tensor, "V1 D"]) -> Float[Tensor, "B T D"]:
         """Return the vectors; ``table`` must be that from which they were made."""

@@ -117,6 +117,42 @@ def expected_rows(
     return result
 
 
+def table_gradient(
+    queries: Float[Tensor, "N R"],
+    keys: Float[Tensor, "V R"],
+    normaliser: Float[Tensor, " N"],
+    bar: Float[Tensor, "N D"],
+    tile: int | None = None,
+) -> Float[Tensor, "V D"]:
+    """Return the gradient of ``<bar, expected_rows(queries, keys, table, normaliser)>`` in the table, no graph."""
+    plan = _Plan((1,), (FIRST_PAIR + 1,), _checked(tile, queries))
+    unused = bar.new_zeros(()).expand(len(keys), bar.shape[1])
+    return _gradient(plan, (torch.ones_like(normaliser), normaliser, queries, keys, bar, unused))[0]
+
+
+def row_gradient(
+    queries: Float[Tensor, "N R"],
+    keys: Float[Tensor, "V R"],
+    normaliser: Float[Tensor, " N"],
+    pairs: Sequence[tuple[Float[Tensor, "N _"], Float[Tensor, "V _"]]],
+    tile: int | None = None,
+) -> tuple[Float[Tensor, "N R"], Float[Tensor, " N"]]:
+    """Return the gradient of a sum of ``<bar, expected_rows(..., table, ...)>`` in queries and normaliser.
+
+    Args:
+        queries, keys, normaliser: as for :func:`expected_rows`.
+        pairs: a bar and a table for each term of the sum.
+        tile: as for :func:`logsumexp_rows`.
+
+    Returns:
+        Both without a graph.
+    """
+    plan = _Plan((len(pairs),), (QUERIES, NORMALISER), _checked(tile, queries))
+    arguments = (torch.ones_like(normaliser), normaliser, queries, keys, *(part for pair in pairs for part in pair))
+    in_queries, in_normaliser = _gradient(plan, arguments)
+    return in_queries, in_normaliser
+
+
 def tile_for(num_rows: int, itemsize: int, budget: int = DEFAULT_BUDGET) -> int:
     """Return how many items to take at a time: a multiple of :data:`SMALLEST_TILE` within the budget, or one of them.
 
@@ -283,7 +319,7 @@ _Factor = list[tuple[_Placed, _Placed]]
 def _gradient_along(
     plan: _Plan, arguments: Sequence[Tensor], directions: dict[int, Tensor], wanted: Sequence[int]
 ) -> dict[int, Tensor]:
-    """Return the gradient in ``wanted`` of the derivative of ``S`` along ``directions``, by place; zeros are left out."""
+    """Return the gradient in ``wanted`` of the derivative of ``S`` along ``directions``, by place; zeros left out."""
     here = [_Placed(value, place) for place, value in enumerate(arguments)]
     factors = [[(here[place], here[place + 1]) for place in places] for places in plan.factors()]
     found: dict[int, Tensor] = {}

@@ -4,7 +4,6 @@ A synthetic position holds a distribution ``p`` over items, and a student reads 
 and in ``p`` are matrix products with the same ``p``, so they are written here and the engine never differentiates them.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from recdistill.bilevel.optimizer import Tensors
 from recdistill.data.batches import SoftItems
-from recdistill.data.soft_items import expected_rows, logsumexp_rows, tile_for
+from recdistill.data.soft_items import expected_rows, logsumexp_rows, row_gradient, table_gradient
 
 COLUMNS = 512
 """Items per tile of a product that is added up: its scratch space should stay in a core's cache."""
@@ -72,35 +71,31 @@ class TiledRead:
 
     def apply(self, synthetic: Tensors, weight: Tensor) -> Tensor:
         """Return the expected rows of the table, (B, T, D); with leading axes of the table in front."""
-        queries, table = synthetic[self.queries], weight[..., self.first_id :, :]
-        each = table.unsqueeze(0) if table.dim() == 2 else table
-        flat = (queries.flatten(0, 1), self.keys), synthetic[self.normaliser].flatten()
-        rows = torch.stack([expected_rows(*flat[0], one, flat[1]) for one in each])
-        return (rows if table.dim() == 3 else rows[0]).unflatten(-2, queries.shape[:2])
+        shape = synthetic[self.queries].shape[:2]
+        table = weight[..., self.first_id :, :]
+        queries, keys, normaliser = self._factors(synthetic)
+        rows = expected_rows(queries, keys, _columns(table), normaliser)
+        if table.dim() == 3:
+            rows = rows.unflatten(1, (len(table), -1)).transpose(0, 1)
+        return rows.unflatten(-2, shape)
 
     def transpose(self, synthetic: Tensors, bar: Tensor, into: Tensor) -> None:
         """Add the derivative of ``<bar, expected rows>`` in the table to ``into``."""
-        target, rows = into[..., self.first_id :, :], bar.flatten(-3, -2)
-        for tile, probabilities in self._tiles(synthetic):
-            target[..., tile, :] += probabilities.T @ rows
+        queries, keys, normaliser = self._factors(synthetic)
+        found = table_gradient(queries, keys, normaliser, _columns(bar.flatten(-3, -2)))
+        if bar.dim() == 4:
+            found = found.unflatten(1, (len(bar), -1)).transpose(0, 1)
+        into[..., self.first_id :, :] += found
 
     def accumulate(self, synthetic: Tensors, pairs: list[tuple[Tensor, Tensor]], into: Tensors) -> None:
         """Add the derivative of ``sum_i <bar_i, expected rows of table_i>`` in queries and normalisers to ``into``."""
-        left = torch.cat([_columns(bar.flatten(-3, -2)) for bar, _ in pairs], dim=1)
-        tables = [table[..., self.first_id :, :] for _, table in pairs]
-        queries, normaliser = into[self.queries].flatten(0, 1), into[self.normaliser].flatten()
-        for tile, probabilities in self._tiles(synthetic):
-            right = torch.cat([_columns(table[..., tile, :]) for table in tables], dim=1)
-            slope = probabilities.mul_(left @ right.T)
-            queries += slope @ self.keys[tile]
-            normaliser -= slope.sum(1)
+        sides = [(_columns(bar.flatten(-3, -2)), _columns(table[..., self.first_id :, :])) for bar, table in pairs]
+        queries, normaliser = row_gradient(*self._factors(synthetic), sides)
+        into[self.queries].flatten(0, 1).add_(queries)
+        into[self.normaliser].flatten().add_(normaliser)
 
-    def _tiles(self, synthetic: Tensors) -> Iterator[tuple[slice, Tensor]]:
-        queries, normaliser = synthetic[self.queries].flatten(0, 1), synthetic[self.normaliser].flatten().unsqueeze(1)
-        width = tile_for(len(queries), queries.element_size())
-        for low in range(0, len(self.keys), width):
-            tile = slice(low, low + width)
-            yield tile, (queries @ self.keys[tile].T).sub_(normaliser).exp_()
+    def _factors(self, synthetic: Tensors) -> tuple[Tensor, Tensor, Tensor]:
+        return synthetic[self.queries].flatten(0, 1), self.keys, synthetic[self.normaliser].flatten()
 
 
 @dataclass(frozen=True)

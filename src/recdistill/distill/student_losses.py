@@ -165,14 +165,19 @@ class RealBatch:
             yield StepLoss(self.loss.value, {}, drawn)
 
 
+ACTIVATIONS = 2**18
+"""Numbers in one activation of a part of the outer loss: a megabyte, as much as a core's cache holds."""
+
+
 def rows_per_part(rows: int, length: int, model: Recommender) -> int:
     """Return how many prefixes to differentiate at a time.
 
     Few enough for the activations to stay in a cache; enough for the gradient of all weights, which every part adds to,
     to be a small part of the work.
     """
+    row = length * model.item_table.shape[1]
     weights = sum(value.numel() for value in model.parameters())
-    return min(rows, max(256, math.ceil(weights / (4 * length * model.item_table.shape[1]))))
+    return min(rows, math.ceil(max(ACTIVATIONS, weights / 4) / row))
 
 
 def _prefixes(drawn: Tensors) -> SequenceBatch:

@@ -1,0 +1,137 @@
+"""The meta-gradient with a tape and without: error, memory and time, on the same weights, data and dropout.
+
+    python -m benchmarks.meta_gradient --json
+
+A student of two blocks and width 64 reads 50 synthetic rows of 50 items (2,500 positions) and is judged on 256 real
+prefixes. ``taped`` records the window with autograd on distributions written out, as everybody does; ``stepwise`` is
+the library's default. Every figure comes from a process of its own. Memory is what the call needs beyond what was held
+before it; that of the kept students, which every estimator without a tape must hold or rebuild, is given by itself
+(``states_mb``).
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from benchmarks.harness import arguments, fresh, peak_extra_mb, seconds, show
+from benchmarks.problem import Problem, Size
+from recdistill.distill.base import Engine
+from recipes.record import write_result
+
+STUDENT = {"rows": 50, "minibatch": 50, "width": 64, "blocks": 2, "heads": 2, "inner": 256, "real": 256}
+GRID = [(1_000, window) for window in (10, 40, 160)] + [(10_000, window) for window in (10, 40, 160)]
+GRID += [(100_000, 10), (1_000_000, 10)]
+QUICK = [(500, 4), (500, 8)]
+ENGINES = {"taped": Engine(mode="taped", dense_bytes=2**62), "stepwise": Engine(state_bytes=2**62)}
+
+
+def measure(mode: str, items: int, window: int, dtype: str, keep: str, repeats: int) -> dict[str, Any]:
+    """Return the figures of one mode; write its gradient to the file ``keep``."""
+    problem = Problem(Size(items=items, **STUDENT), ENGINES[mode], window, getattr(torch, dtype))
+    problem.start, problem.reader, problem.judgement  # noqa: B018 - made now, so that they do not count
+    found: dict[str, torch.Tensor] = {}
+
+    def call() -> None:
+        found.update(problem.meta_gradient(window)[1])
+
+    extra = peak_extra_mb(call)
+    save_file({name: value.contiguous() for name, value in found.items()}, keep)
+    row = {"extra_mb": extra} | seconds(call, repeats)
+    if mode == "stepwise":
+        weights = problem.start.weights
+        row["states_mb"] = window * 4 * weights.numel() * weights.element_size() / 1024**2
+    return row
+
+
+def distance(one: Path, other: Path) -> float:
+    """Return the relative distance of two gradients."""
+    ours, theirs = load_file(one), load_file(other)
+    difference = sum(float((ours[name].double() - theirs[name].double()).square().sum()) for name in ours)
+    return (difference / sum(float(value.double().square().sum()) for value in theirs.values())) ** 0.5
+
+
+def compare(items: int, window: int, threads: int, folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of one size, with the error of the gradient against the tape's."""
+    rows = []
+    large = items >= 100_000
+    for dtype in ("float32",) if large or window > 40 else ("float32", "float64"):
+        files = {}
+        for mode in ENGINES:
+            row = {"items": items, "window": window, "mode": mode, "dtype": dtype}
+            files[mode] = folder / f"{items}-{window}-{mode}-{dtype}"
+            if mode == "taped" and items > 100_000:
+                found: dict[str, Any] = {"fits": False}
+            else:
+                options = {"mode": mode, "items": items, "window": window, "dtype": dtype, "keep": str(files[mode])}
+                found = fresh(measure, threads, repeats=1 if large or window > 40 else 3, **options)
+            if mode == "stepwise" and files["taped"].exists():
+                found["error"] = distance(files[mode], files["taped"])
+            rows.append(row | found)
+            show(rows[-1])
+    return rows
+
+
+def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what was asked for, beside what was measured."""
+    single = [row for row in rows if row["dtype"] == "float32"]
+    pick = {(row["items"], row["window"], row["mode"]): row for row in single}
+    error = {
+        dtype: max(row["error"] for row in rows if row["dtype"] == dtype and "error" in row)
+        for dtype in ("float32", "float64")
+    }
+    result = [
+        {
+            "what": "relative error of the gradient, float64",
+            "target": "at most 1e-9",
+            "measured": error["float64"],
+            "met": error["float64"] <= 1e-9,
+        },
+        {
+            "what": "relative error of the gradient, float32",
+            "target": "at most 1e-4",
+            "measured": error["float32"],
+            "met": error["float32"] <= 1e-4,
+        },
+    ]
+    for items in (1_000, 10_000):
+        if (items, 160, "stepwise") not in pick:
+            continue
+        ours = {window: pick[items, window, "stepwise"] for window in (10, 40, 160)}
+        growth = (ours[160]["extra_mb"] - ours[160]["states_mb"]) / (ours[10]["extra_mb"] - ours[10]["states_mb"])
+        saving = pick[items, 40, "taped"]["extra_mb"] / ours[40]["extra_mb"]
+        result += [
+            {
+                "what": f"memory at window 160 over window 10, states apart, {items:,} items",
+                "target": "at most 1.5",
+                "measured": growth,
+                "met": growth <= 1.5,
+            },
+            {
+                "what": f"memory of the tape over ours at window 40, {items:,} items",
+                "target": "at least 8",
+                "measured": saving,
+                "met": saving >= 8,
+            },
+        ]
+    return result
+
+
+def main() -> None:
+    """Measure, print and write."""
+    options = arguments(__doc__ or "")
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for items, window in QUICK if options.quick else GRID:
+            rows += compare(items, window, options.threads, Path(folder))
+    if options.json and not options.quick:
+        command = "python -m benchmarks.meta_gradient --json"
+        write_result(
+            "benchmarks/meta_gradient", command, {"threads": options.threads, "rows": rows, "targets": targets(rows)}
+        )
+
+
+if __name__ == "__main__":
+    main()

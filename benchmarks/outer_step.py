@@ -1,0 +1,135 @@
+"""One whole outer step of TD3 at the author's ML-100k settings, against a straightforward implementation.
+
+    python -m benchmarks.outer_step --json
+
+The reference (``benchmarks/reference_td3.py``) is written in the style of published research code: a probability tensor
+over the catalogue, Adam as a taped function, two encoder passes. Both start from the same weights and factors, read the
+same prefixes and take the same number of inner steps (120, the mean of the author's range, of which 40 are
+differentiated), each in a process of its own. The engine is measured as it is (``stepwise``), compiled, and with a tape.
+
+The second half is the cost curve: the engine in tiles, from a thousand items to a million.
+"""
+
+from typing import Any
+
+import torch
+
+from benchmarks.harness import arguments, fresh, memory_mb, peak_extra_mb, seconds, show
+from benchmarks.problem import Problem, Size
+from benchmarks.reference_td3 import ReferenceTD3
+from recdistill.data.batches import HardItems
+from recdistill.distill.base import Engine
+from recipes.record import write_result
+
+INNER_STEPS = 120
+CURVE_STEPS = 42
+SIZES = (1_682, 10_000, 100_000)
+CURVE = (1_000, 10_000, 100_000, 1_000_000)
+ENGINES = {
+    "taped": Engine(mode="taped", dense_bytes=2**62),
+    "stepwise": Engine(dense_bytes=2**30),
+    "compiled": Engine(dense_bytes=2**30, compile=True),
+    "tiled": Engine(dense_bytes=1),
+}
+
+
+def ours(engine: str, items: int, inner_steps: int, repeats: int) -> dict[str, Any]:
+    """Return the figures of an outer step of the library."""
+    problem = Problem(Size(items=items), ENGINES[engine])
+    problem.start, problem.reader, problem.judgement  # noqa: B018 - made now, so that they do not count
+    losses: list[float] = []
+
+    def step() -> None:
+        losses.append(problem.outer_step(inner_steps))
+
+    extra = peak_extra_mb(step)
+    timed = seconds(step, repeats) if repeats else {}
+    weights = problem.start.weights
+    return {
+        "peak_mb": memory_mb("VmHWM"),
+        "extra_mb": extra,
+        "weights_mb": weights.numel() * weights.element_size() / 1024**2,
+        "outer_loss": losses[0],
+    } | timed
+
+
+def reference(items: int, inner_steps: int, repeats: int) -> dict[str, Any]:
+    """Return the figures of an outer step of the reference."""
+    problem = Problem(Size(items=items), ENGINES["taped"])
+    size, batch = problem.size, problem.judgement.batch
+    assert isinstance(batch.items, HardItems)
+    factors = {name: value.detach().clone() for name, value in problem.synthetic.named_parameters()}
+    peer = ReferenceTD3(problem.model.config, **factors, item_factor=problem.synthetic.item_factor)
+    weights = {name: value.detach().clone() for name, value in problem.model.named_parameters()}
+    ids, lengths = batch.items.ids, batch.lengths
+    targets = ids.gather(1, lengths.unsqueeze(1)).squeeze(1)
+    inputs = torch.where(torch.arange(size.length - 1) < lengths.unsqueeze(1), ids[:, :-1], 0)
+    losses: list[float] = []
+
+    def step() -> None:
+        losses.append(peer.outer_step(weights, inputs, lengths, targets, problem.judgement.features, inner_steps))
+
+    extra = peak_extra_mb(step)
+    return {"extra_mb": extra, "outer_loss": losses[0]} | seconds(step, repeats)
+
+
+def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what was asked for, beside what was measured."""
+    taken = {(row["method"], row["items"]): row for row in rows}
+    result = []
+    for items, least in ((1_682, 3), (100_000, 10)):
+        peer = taken["reference", items]
+        best = min(
+            (taken[name, items] for name in ("stepwise", "compiled") if (name, items) in taken),
+            key=lambda row: row["seconds"],
+        )
+        if peer["fits"]:
+            ratio = peer["seconds"] / best["seconds"]
+            result.append(
+                {
+                    "what": f"outer step at {items:,} items: reference over ours ({best['method']})",
+                    "target": f"at least {least}",
+                    "measured": ratio,
+                    "met": ratio >= least,
+                }
+            )
+    million = taken["tiled", 1_000_000]["peak_mb"] / 1024
+    result.append(
+        {
+            "what": "outer step at 1,000,000 items, whole process, GB",
+            "target": "at most 6",
+            "measured": million,
+            "met": million <= 6,
+        }
+    )
+    return result
+
+
+def main() -> None:
+    """Measure, print and write."""
+    options = arguments(__doc__ or "")
+    rows: list[dict[str, Any]] = []
+
+    def add(method: str, items: int, inner_steps: int, repeats: int) -> None:
+        function, name = (reference, {}) if method == "reference" else (ours, {"engine": method})
+        found = fresh(function, options.threads, items=items, inner_steps=inner_steps, repeats=repeats, **name)
+        rows.append({"method": method, "items": items, "inner_steps": inner_steps} | found)
+        show(rows[-1])
+
+    for items in SIZES[:1] if options.quick else SIZES:
+        repeats = 1 if options.quick or items > 10_000 else 3
+        for method in ("reference", "taped", "stepwise", "compiled"):
+            if items > 10_000 and method == "taped":
+                continue
+            add(method, items, INNER_STEPS, repeats)
+    for items in CURVE[:2] if options.quick else CURVE:
+        add("tiled", items, CURVE_STEPS, 1 if items < 1_000_000 else 0)
+    if options.json and not options.quick:
+        command = "python -m benchmarks.outer_step --json"
+        write_result(
+            "benchmarks/outer_step", command, {"threads": options.threads, "rows": rows, "targets": targets(rows)}
+        )
+
+
+if __name__ == "__main__":
+    main()
