@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 DEMO_OUT ?= demo-out
 
-.PHONY: demo test check format tables clean
+.PHONY: demo test check format benchmarks tables clean
 
 demo: $(STAMP)
 	$(BIN)/recdistill demo --out $(DEMO_OUT) --overwrite
@@ -19,18 +19,22 @@ test: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 
 check: $(STAMP)
-	$(BIN)/ruff check src tests recipes docs
-	$(BIN)/ruff format --check src tests recipes docs
+	$(BIN)/ruff check src tests recipes benchmarks docs
+	$(BIN)/ruff format --check src tests recipes benchmarks docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: $(STAMP)
-	$(BIN)/ruff format src tests recipes docs
-	$(BIN)/ruff check --fix src tests recipes docs
+	$(BIN)/ruff format src tests recipes benchmarks docs
+	$(BIN)/ruff check --fix src tests recipes benchmarks docs
 
 # Results need the datasets: RECDISTILL_DATA must name the folder that holds them.
 results/td3_ml100k.json: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m recipes.td3_ml100k --workers $(WORKERS)
+	$(BIN)/python -m recipes.td3_ml100k
+
+benchmarks: $(STAMP)
+	$(BIN)/python -m benchmarks.meta_gradient --json
+	$(BIN)/python -m benchmarks.outer_step --json
 
 tables: $(STAMP)
 	$(BIN)/python -m recipes.tables

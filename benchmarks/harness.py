@@ -57,7 +57,7 @@ def memory_mb(what: str) -> float:
 
 
 def peak_extra_mb(function: Callable[[], Any]) -> float:
-    """Return how much memory a call needs beyond what is held before it, in MB; the call must be the first of its kind."""
+    """Return how much memory a call needs beyond what is held before it, in MB; it must be the first of its kind."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
     before = memory_mb("VmRSS")

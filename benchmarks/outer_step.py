@@ -13,10 +13,10 @@ The second half is the cost curve: the engine in tiles, from a thousand items to
 from typing import Any
 
 import torch
+from benchmarks.reference_td3 import ReferenceTD3
 
 from benchmarks.harness import arguments, fresh, memory_mb, peak_extra_mb, seconds, show
 from benchmarks.problem import Problem, Size
-from benchmarks.reference_td3 import ReferenceTD3
 from recdistill.data.batches import HardItems
 from recdistill.distill.base import Engine
 from recipes.record import write_result

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from recipes.record import RESULTS, ROOT
 from recipes.tables import MARK, PAGES, TABLES, rendered
 

@@ -135,29 +135,24 @@ class Kernels:
 
     def gradient(self, layout: Layout, flat: Tensor, synthetic: Tensors, step: StepLoss) -> Gradient:
         """Return the gradient of a step in the flat weights, without a graph."""
-        params = layout.views(flat)
-        linear = {name: read.apply(synthetic, params[read.weight]) for name, read in step.linear.items()}
+        linear = _apply(step, synthetic, layout, flat)
         function = _Function(step.loss, layout)
         loss, found, bars = self._call(function, "gradient", flat, linear, step.inputs(synthetic), step.drawn)
-        views = layout.views(found)
-        for name, read in step.linear.items():
-            read.transpose(synthetic, bars[name], views[read.weight])
+        _transpose(step, synthetic, layout, bars, found)
         return Gradient(loss, found, {name: (linear[name], bars[name]) for name in linear})
 
     def joint_gradient(
         self, layout: Layout, flat: Tensor, synthetic: Tensors, step: StepLoss, into: Tensors, scale: float = 1.0
     ) -> Gradient:
         """Return the gradient in the weights; add ``scale`` times that in the synthetic tensors to ``into``."""
-        params, inputs = layout.views(flat), step.inputs(synthetic)
-        linear = {name: read.apply(synthetic, params[read.weight]) for name, read in step.linear.items()}
+        linear = _apply(step, synthetic, layout, flat)
         function = _Function(step.loss, layout)
-        loss, found, bars = self._call(function, "gradient", flat, linear | inputs, {}, step.drawn)
-        views = layout.views(found)
+        loss, found, bars = self._call(function, "gradient", flat, linear | step.inputs(synthetic), {}, step.drawn)
         for name, source in step.reads.items():
             into[source].add_(bars[name], alpha=scale)
         for name, read in step.linear.items():
-            read.transpose(synthetic, bars[name], views[read.weight])
-            read.accumulate(synthetic, [(bars[name] * scale, params[read.weight])], into)
+            read.accumulate(synthetic, [(bars[name] * scale, layout.view(flat, read.weight))], into)
+        _transpose(step, synthetic, layout, bars, found)
         return Gradient(loss, found, {name: (linear[name], bars[name]) for name in linear})
 
     def pull(
@@ -183,18 +178,17 @@ class Kernels:
         """
         if self.product == "central_difference":
             return self._difference(layout, flat, synthetic, step, direction, into)
-        moves, params = layout.views(direction), layout.views(flat)
-        along = {name: read.apply(synthetic, moves[read.weight]) for name, read in step.linear.items()}
+        along = _apply(step, synthetic, layout, direction)
         inputs = step.inputs(synthetic) | {name: value for name, (value, _) in gradient.linear.items()}
         function = _Function(step.loss, layout)
         curved, bars = self._call(function, self.product, flat, inputs, step.drawn, direction, along)
-        views = layout.views(curved)
         for name, source in step.reads.items():
             into[source].add_(bars[name])
         for name, read in step.linear.items():
-            read.transpose(synthetic, bars[name], views[read.weight])
-            pairs = [(bars[name], params[read.weight]), (gradient.linear[name][1], moves[read.weight])]
-            read.accumulate(synthetic, pairs, into)
+            sides = bars[name], gradient.linear[name][1]
+            tables = layout.view(flat, read.weight), layout.view(direction, read.weight)
+            read.accumulate(synthetic, list(zip(sides, tables, strict=True)), into)
+        _transpose(step, synthetic, layout, bars, curved)
         return curved
 
     def _difference(
@@ -313,6 +307,17 @@ def explained_errors(product: str) -> Iterator[None]:
             f"{operation} has no derivative of the kind that {product} needs; {what}; "
             "or choose product='central_difference', which is approximate and works with every kernel"
         ) from error
+
+
+def _apply(step: StepLoss, synthetic: Tensors, layout: Layout, flat: Tensor) -> Tensors:
+    """Return the linear inputs of a step at flat weights."""
+    return {name: read.apply(synthetic, layout.view(flat, read.weight)) for name, read in step.linear.items()}
+
+
+def _transpose(step: StepLoss, synthetic: Tensors, layout: Layout, bars: Tensors, found: Tensor) -> None:
+    """Add what the linear inputs contribute to a derivative in the flat weights."""
+    for name, read in step.linear.items():
+        read.transpose(synthetic, bars[name], layout.view(found, read.weight))
 
 
 def _leaves(tensors: Tensors) -> Tensors:

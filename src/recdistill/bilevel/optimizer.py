@@ -42,6 +42,12 @@ class Layout:
         parts = zip(self.shapes, pairwise(self.bounds), strict=True)
         return {name: flat[..., low:high].view(*flat.shape[:-1], *shape) for (name, shape), (low, high) in parts}
 
+    def view(self, flat: Tensor, name: str) -> Tensor:
+        """Return one named tensor of a flat one, sharing its memory; leading axes are kept."""
+        index = next(index for index, (other, _) in enumerate(self.shapes) if other == name)
+        low, high = self.bounds[index : index + 2]
+        return flat[..., low:high].view(*flat.shape[:-1], *self.shapes[index][1])
+
     @staticmethod
     def join(parts: Iterable[Tensor], like: Tensor) -> Tensor:
         """Return tensors in the order of the layout as one flat tensor, with the leading axes of ``like``."""

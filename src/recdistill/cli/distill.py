@@ -25,7 +25,7 @@ from recdistill.data.development import development_of
 from recdistill.data.distilled import DistilledDataset
 from recdistill.data.prepared import PreparedDataset
 from recdistill.distill import DISTILLERS
-from recdistill.distill.base import Distiller, RunContext
+from recdistill.distill.base import Distiller, Engine, RunContext
 from recdistill.distill.run import distill as distill_dataset
 from recdistill.errors import OptionError, choose
 
@@ -48,6 +48,7 @@ def distill(
     teachers: TeacherOptions = TeacherOptions(),  # noqa: B008 (frozen)
     seed: Seed = 0,
     device: str = "cpu",
+    compile: Flag = False,
     resume: Flag = False,
     overwrite: Flag = False,
     json: Flag = False,
@@ -75,6 +76,8 @@ def distill(
         Seed of everything random.
     device
         cpu, cuda or cuda:0.
+    compile
+        Compile the inner loop. It takes a minute at the start and pays where distilling takes longer than ten.
     resume
         Continue an unfinished run with the same settings.
     overwrite
@@ -93,7 +96,7 @@ def distill(
     state = state_file(out, train.hash, method, distiller, teachers, seed, resume=resume)
     with progress_bars() as progress:
         teacher = teachers.find(train, spec, seed=seed, progress=progress)
-        context = RunContext(state=state, progress=progress, device=where)
+        context = RunContext(state=state, progress=progress, device=where, engine=Engine(compile=compile))
         with under("--option", defaults_of(type(distiller))):
             made = distill_dataset(train, distiller, teacher, seed=seed, context=context)
         made.save(out, replace=overwrite)

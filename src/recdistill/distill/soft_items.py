@@ -40,7 +40,11 @@ class DenseRead:
 
     def transpose(self, synthetic: Tensors, bar: Tensor, into: Tensor) -> None:
         """Add the derivative of ``<bar, expected rows>`` in the table to ``into``."""
-        into[..., self.first_id :, :] += synthetic[self.source].flatten(0, 1).T @ bar.flatten(-3, -2)
+        target, columns = into[..., self.first_id :, :], synthetic[self.source].flatten(0, 1).T
+        if bar.dim() == 3:
+            target.addmm_(columns, bar.flatten(0, 1))
+        else:
+            target += columns @ bar.flatten(1, 2)
 
     def accumulate(self, synthetic: Tensors, pairs: list[tuple[Tensor, Tensor]], into: Tensors) -> None:
         """Add the derivative of ``sum_i <bar_i, expected rows of table_i>`` in the distributions to ``into``."""

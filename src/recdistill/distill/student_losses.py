@@ -52,24 +52,22 @@ class SyntheticLoss:
 
     def draw(self, turn: int, middle: torch.Generator, dropout: torch.Generator) -> Tensors:
         """Return what is random in a step: positions of the targets and dropout masks."""
-        batch = supervise(self._batch(self._blank(turn)), self.objective, middle)
+        batch = supervise(self._blanks[turn], self.objective, middle)
         drawn = {} if batch.positions is None else {"positions": batch.positions, "weights": batch.weights}
         return drawn | _drawn_masks(self._plans[turn], dropout)
 
     @cached_property
     def _plans(self) -> list[MaskPlan]:
-        plans = []
-        for turn in range(len(self.sizes)):
-            batch = supervise(self._batch(self._blank(turn)), self.objective, torch.Generator())
-            plans.append(_mask_plan(self.model, batch))
-        return plans
+        return [_mask_plan(self.model, supervise(blank, self.objective, torch.Generator())) for blank in self._blanks]
 
     def _batch(self, vectors: Float[Tensor, "B T D"]) -> SequenceBatch:
         return soft_batch(ReadItems(vectors, self.first_id), len(vectors), self.length, vectors.device)
 
-    def _blank(self, turn: int) -> Float[Tensor, "B T D"]:
-        table = self.model.item_table
-        return table.detach().new_zeros(self.sizes[turn], self.length, table.shape[1])
+    @cached_property
+    def _blanks(self) -> list[SequenceBatch]:
+        """Batches of the right shapes, one per minibatch, with zeros for item vectors."""
+        table = self.model.item_table.detach()
+        return [self._batch(table.new_zeros(size, self.length, table.shape[1])) for size in self.sizes]
 
 
 @dataclass(frozen=True)
