@@ -13,7 +13,7 @@ from typing import Any
 from recdistill.storage import read_json, write_text
 from recipes.record import RESULTS, ROOT
 
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "docs/performance.md")
 MARK = re.compile(r"(<!-- table: (?P<name>[a-z0-9_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Row = dict[str, Any]
 
@@ -82,10 +82,91 @@ def targets() -> str:
     return markdown(["what", "target", "measured", "met"], lines)
 
 
+def engine(name: str) -> Row:
+    """Return a result of a benchmark."""
+    result: Row = read_json(RESULTS / "benchmarks" / f"{name}.json")
+    return result
+
+
+def engine_targets() -> str:
+    """Return what was asked of the engine and what was measured."""
+    lines = [
+        [entry["what"], entry["target"], f"{entry['measured']:.3g}", "yes" if entry["met"] else "**missed**"]
+        for name in ("meta_gradient", "outer_step")
+        for entry in engine(name)["targets"]
+    ]
+    return markdown(["what", "target", "measured", "met"], lines)
+
+
+def meta_gradient() -> str:
+    """Return error, memory and time of the meta-gradient, with a tape and without."""
+    header = ["items", "window", "precision", "tape MB", "stepwise MB", "of it states", "error", "tape s", "stepwise s"]
+    rows = engine("meta_gradient")["rows"]
+    ours = {(row["items"], row["window"], row["dtype"]): row for row in rows if row["mode"] == "stepwise"}
+    lines = []
+    for row in (row for row in rows if row["mode"] == "taped"):
+        mine = ours[row["items"], row["window"], row["dtype"]]
+        taped = [f"{row['extra_mb']:,.0f}", f"{row['seconds']:.2f}"] if row["fits"] else ["does not fit", "-"]
+        error = f"{mine['error']:.0e}" if "error" in mine else "-"
+        states = f"{mine['states_mb']:,.0f}"
+        size = [f"{row['items']:,}", str(row["window"]), row["dtype"]]
+        lines.append([*size, taped[0], f"{mine['extra_mb']:,.0f}", states, error, taped[1], f"{mine['seconds']:.2f}"])
+    return markdown(header, lines)
+
+
+def outer_step() -> str:
+    """Return time and memory of a whole outer step, against the reference."""
+    rows = [row for row in engine("outer_step")["rows"] if row["method"] != "tiled"]
+    peers = {row["items"]: row for row in rows if row["method"] == "reference"}
+    lines = []
+    for row in rows:
+        peer = peers[row["items"]]
+        size = [f"{row['items']:,}", row["method"]]
+        if not row["fits"]:
+            lines.append([*size, "does not fit", "-", "-"])
+            continue
+        ratio = f"{peer['seconds'] / row['seconds']:.1f}" if peer["fits"] else "-"
+        lines.append([*size, f"{row['seconds']:.2f}", ratio, f"{row['extra_mb']:,.0f}"])
+    return markdown(["items", "implementation", "seconds", "times faster than the reference", "extra MB"], lines)
+
+
+def engine_curve() -> str:
+    """Return the cost of an outer step in tiles, by the size of the catalogue."""
+    rows = [row for row in engine("outer_step")["rows"] if row["method"] == "tiled"]
+    lines = [
+        [
+            f"{row['items']:,}",
+            f"{row['seconds']:.1f}",
+            f"{1e6 * row['seconds'] / row['items']:.0f}",
+            f"{row['weights_mb']:,.1f}",
+            f"{row['extra_mb']:,.0f}",
+            f"{row['peak_mb'] / 1024:.2f}",
+        ]
+        for row in rows
+    ]
+    header = ["items", "seconds", "microseconds an item", "student MB", "extra MB", "whole process GB"]
+    return markdown(header, lines)
+
+
+def profile_step() -> str:
+    """Return where the time of an outer step goes."""
+    plain, compiled = engine("profile_step")["rows"]
+    lines = [["all", "", f"{1e3 * plain['seconds']:.0f}", f"{1e3 * compiled['seconds']:.0f}"]]
+    for name, part in plain["parts"].items():
+        other = compiled["parts"][name]["seconds"]
+        lines.append([name, str(part["calls"]), f"{1e3 * part['seconds']:.0f}", f"{1e3 * other:.0f}"])
+    return markdown(["part", "calls", "ms", "ms, compiled"], lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "td3_ml100k_judging": lambda: comparison("judging"),
     "td3_ml100k_parity": lambda: comparison("parity"),
     "td3_ml100k_targets": targets,
+    "engine_targets": engine_targets,
+    "meta_gradient": meta_gradient,
+    "outer_step": outer_step,
+    "engine_curve": engine_curve,
+    "profile_step": profile_step,
 }
 
 
