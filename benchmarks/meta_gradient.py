@@ -4,9 +4,9 @@
 
 A student of two blocks and width 64 reads 50 synthetic rows of 50 items (2,500 positions) and is judged on 256 real
 prefixes. ``taped`` records the window with autograd on distributions written out, as everybody does; ``stepwise`` is
-the library's default. Every figure comes from a process of its own. Memory is what the call needs beyond what was held
-before it; that of the kept students, which every estimator without a tape must hold or rebuild, is given by itself
-(``states_mb``).
+the library's default; ``few states`` is the same with 32 MiB for kept students, where some steps are trained again.
+Every figure comes from a process of its own. Memory is what the call needs beyond what was held before it; of
+``stepwise``, what is kept of every step (weights, moments, gradient, soft inputs) is given by itself (``states_mb``).
 """
 
 import tempfile
@@ -25,11 +25,16 @@ STUDENT = {"rows": 50, "minibatch": 50, "width": 64, "blocks": 2, "heads": 2, "i
 GRID = [(1_000, window) for window in (10, 40, 160)] + [(10_000, window) for window in (10, 40, 160)]
 GRID += [(100_000, 10), (1_000_000, 10)]
 QUICK = [(500, 4), (500, 8)]
-ENGINES = {"taped": Engine(mode="taped", dense_bytes=2**62), "stepwise": Engine(state_bytes=2**62)}
+ENGINES = {
+    "taped": Engine(mode="taped", dense_bytes=2**62),
+    "stepwise": Engine(state_bytes=2**62),
+    "few states": Engine(state_bytes=2**25),
+}
 
 
 def measure(mode: str, items: int, window: int, dtype: str, keep: str, repeats: int) -> dict[str, Any]:
     """Return the figures of one mode; write its gradient to the file ``keep``."""
+    Problem(Size(items=70, rows=4, minibatch=4, real=8), ENGINES[mode], 2).meta_gradient(2)  # libraries load themselves
     problem = Problem(Size(items=items, **STUDENT), ENGINES[mode], window, getattr(torch, dtype))
     problem.start, problem.reader, problem.judgement  # noqa: B018 - made now, so that they do not count
     found: dict[str, torch.Tensor] = {}
@@ -41,8 +46,9 @@ def measure(mode: str, items: int, window: int, dtype: str, keep: str, repeats: 
     save_file({name: value.contiguous() for name, value in found.items()}, keep)
     row = {"extra_mb": extra} | seconds(call, repeats)
     if mode == "stepwise":
-        weights = problem.start.weights
-        row["states_mb"] = window * 4 * weights.numel() * weights.element_size() / 1024**2
+        weights, size = problem.start.weights, problem.size
+        kept = 4 * weights.numel() + size.minibatch * size.length * size.width
+        row["states_mb"] = window * kept * weights.element_size() / 1024**2
     return row
 
 
@@ -67,7 +73,7 @@ def compare(items: int, window: int, threads: int, folder: Path) -> list[dict[st
             else:
                 options = {"mode": mode, "items": items, "window": window, "dtype": dtype, "keep": str(files[mode])}
                 found = fresh(measure, threads, repeats=1 if large or window > 40 else 3, **options)
-            if mode == "stepwise" and files["taped"].exists():
+            if mode != "taped" and files["taped"].exists():
                 found["error"] = distance(files[mode], files["taped"])
             rows.append(row | found)
             show(rows[-1])
@@ -101,21 +107,24 @@ def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         ours = {window: pick[items, window, "stepwise"] for window in (10, 40, 160)}
         growth = (ours[160]["extra_mb"] - ours[160]["states_mb"]) / (ours[10]["extra_mb"] - ours[10]["states_mb"])
-        saving = pick[items, 40, "taped"]["extra_mb"] / ours[40]["extra_mb"]
-        result += [
+        result.append(
             {
                 "what": f"memory at window 160 over window 10, states apart, {items:,} items",
                 "target": "at most 1.5",
                 "measured": growth,
                 "met": growth <= 1.5,
-            },
-            {
-                "what": f"memory of the tape over ours at window 40, {items:,} items",
-                "target": "at least 8",
-                "measured": saving,
-                "met": saving >= 8,
-            },
-        ]
+            }
+        )
+        for mode in ("stepwise", "few states"):
+            saving = pick[items, 40, "taped"]["extra_mb"] / pick[items, 40, mode]["extra_mb"]
+            result.append(
+                {
+                    "what": f"memory of the tape over {mode} at window 40, {items:,} items",
+                    "target": "at least 8",
+                    "measured": saving,
+                    "met": saving >= 8,
+                }
+            )
     return result
 
 

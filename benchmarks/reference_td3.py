@@ -3,8 +3,8 @@
 Nothing is slow on purpose. It is what one writes from the paper without a second thought about cost: the summary is a
 probability tensor over the catalogue, the student is computed at all positions, augmented learner training is a second
 pass of the encoder over the cut sequence, the divergence is torch's, and the window is a tape through a functional Adam
-that loops over the parameters. It uses torch and nothing of recdistill, but the names and shapes of the weights are those
-of the library's SASRec, so that both can start from the same ones.
+that loops over the parameters. It uses torch and nothing of recdistill, but the names and shapes of the weights are
+those of the library's SASRec, so that both can start from the same ones.
 
 Reference: TD3, arXiv 2502.02854, sections 3.2 to 3.4.
 """

@@ -72,7 +72,7 @@ def dataset_facts(prepared: PreparedDataset) -> dict[str, Any]:
 
 
 def write_result(name: str, command: str, body: dict[str, Any]) -> Path:
-    """Write ``results/<name>.json`` with the circumstances of the run, and return its path; a name may have a folder."""
+    """Write ``results/<name>.json`` with the circumstances of the run; return its path. A name may have a folder."""
     path = RESULTS / f"{name}.json"
     head = {
         "name": name,

@@ -6,6 +6,7 @@
     |   +-- ArtifactError           a prepared dataset, model, trajectory or distilled dataset on disk
     |   +-- OptionError             an option or a name; carries the nearest right one
     +-- NumericalError              a loss or score became NaN or infinite; carries stage and step
+    +-- KernelError                 a model uses an operation that cannot be differentiated as asked
 
 Messages are one line: where, what was found, what to do. Everything else that escapes is a defect (exit 1).
 """
@@ -79,6 +80,10 @@ class NumericalError(RecdistillError):
     def __init__(self, what: str, *, stage: str, step: int, cause: str) -> None:
         self.stage, self.step, self.cause = stage, step, cause
         super().__init__(f"{stage}, step {step}: {what}; {cause}")
+
+
+class KernelError(RecdistillError):
+    """A model uses an operation that cannot be differentiated as asked; names it and its replacement."""
 
 
 def choose(option: str, name: str, choices: dict[str, T]) -> T:

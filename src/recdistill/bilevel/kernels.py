@@ -26,11 +26,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from recdistill.bilevel.losses import PlainLoss, PureLoss, StepLoss
 from recdistill.bilevel.optimizer import Layout, Tensors
-from recdistill.errors import RecdistillError, choose
-
-
-class KernelError(RecdistillError):
-    """A model uses an operation that cannot be differentiated as asked."""
+from recdistill.errors import KernelError, choose
 
 
 @dataclass(frozen=True)
@@ -40,12 +36,16 @@ class Gradient:
     Args:
         loss: a scalar.
         weights: its derivative in the weights, flat.
-        linear: value of, and derivative in, each linear input.
+        linear: the value of each linear input.
     """
 
     loss: Tensor
     weights: Tensor
-    linear: dict[str, tuple[Tensor, Tensor]]
+    linear: Tensors
+
+
+Product = tuple[Tensor, Tensors, Tensors]
+"""Derivative along a direction of the gradient in weights (flat) and inputs; gradient in the linear inputs."""
 
 
 @dataclass(frozen=True)
@@ -67,24 +67,25 @@ class _Function:
 
     def double_backward(
         self, flat: Tensor, inputs: Tensors, drawn: Tensors, direction: Tensor, along: Tensors
-    ) -> tuple[Tensor, Tensors]:
+    ) -> Product:
         """Return the derivative of the joint gradient along a direction, by differentiating it backwards."""
         with torch.enable_grad():
             params, leaves = _leaves(self.layout.views(flat.detach())), _leaves(inputs)
             tensors = [*params.values(), *leaves.values()]
             moved = [*params.values(), *(leaves[name] for name in along)]
             slopes = _gradients(self.loss(params, leaves, drawn), moved, create_graph=True)
+            linear = {name: slope.detach() for name, slope in zip(along, slopes[len(params) :], strict=True)}
             directions = [*self.layout.views(direction).values(), *along.values()]
             pairs = [pair for pair in zip(slopes, directions, strict=True) if pair[0].requires_grad]
             if not pairs:
-                return _split([torch.zeros_like(value) for value in tensors], flat, leaves)
+                return *_split([torch.zeros_like(value) for value in tensors], flat, leaves), linear
             curved, weighted = zip(*pairs, strict=True)
             found = torch.autograd.grad(curved, tensors, weighted, allow_unused=True, materialize_grads=True)
-        return _split(list(found), flat, leaves)
+        return *_split(list(found), flat, leaves), linear
 
     def forward_over_reverse(
         self, flat: Tensor, inputs: Tensors, drawn: Tensors, direction: Tensor, along: Tensors
-    ) -> tuple[Tensor, Tensors]:
+    ) -> Product:
         """Return the derivative of the joint gradient along a direction, by forward differentiation."""
 
         def joint(params: Tensors, moved: Tensors) -> tuple[Tensors, Tensors]:
@@ -92,8 +93,9 @@ class _Function:
             return found
 
         point = (self.layout.views(flat), {name: inputs[name] for name in along})
-        params, parts = torch.func.jvp(joint, point, (self.layout.views(direction), along))[1]
-        return _split([*params.values(), *(parts[name] for name in inputs)], flat, inputs)
+        (_, slopes), (params, parts) = torch.func.jvp(joint, point, (self.layout.views(direction), along))
+        linear = {name: slopes[name] for name in along}
+        return *_split([*params.values(), *(parts[name] for name in inputs)], flat, inputs), linear
 
 
 PRODUCTS: dict[str, Callable[..., Any]] = {
@@ -139,7 +141,7 @@ class Kernels:
         function = _Function(step.loss, layout)
         loss, found, bars = self._call(function, "gradient", flat, linear, step.inputs(synthetic), step.drawn)
         _transpose(step, synthetic, layout, bars, found)
-        return Gradient(loss, found, {name: (linear[name], bars[name]) for name in linear})
+        return Gradient(loss, found, linear)
 
     def joint_gradient(
         self, layout: Layout, flat: Tensor, synthetic: Tensors, step: StepLoss, into: Tensors, scale: float = 1.0
@@ -153,7 +155,7 @@ class Kernels:
         for name, read in step.linear.items():
             read.accumulate(synthetic, [(bars[name] * scale, layout.view(flat, read.weight))], into)
         _transpose(step, synthetic, layout, bars, found)
-        return Gradient(loss, found, {name: (linear[name], bars[name]) for name in linear})
+        return Gradient(loss, found, linear)
 
     def pull(
         self,
@@ -179,13 +181,12 @@ class Kernels:
         if self.product == "central_difference":
             return self._difference(layout, flat, synthetic, step, direction, into)
         along = _apply(step, synthetic, layout, direction)
-        inputs = step.inputs(synthetic) | {name: value for name, (value, _) in gradient.linear.items()}
-        function = _Function(step.loss, layout)
-        curved, bars = self._call(function, self.product, flat, inputs, step.drawn, direction, along)
+        function, inputs = _Function(step.loss, layout), step.inputs(synthetic) | gradient.linear
+        curved, bars, slopes = self._call(function, self.product, flat, inputs, step.drawn, direction, along)
         for name, source in step.reads.items():
             into[source].add_(bars[name])
         for name, read in step.linear.items():
-            sides = bars[name], gradient.linear[name][1]
+            sides = bars[name], slopes[name]
             tables = layout.view(flat, read.weight), layout.view(direction, read.weight)
             read.accumulate(synthetic, list(zip(sides, tables, strict=True)), into)
         _transpose(step, synthetic, layout, bars, curved)

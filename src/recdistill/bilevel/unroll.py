@@ -208,7 +208,7 @@ class Taken:
     def size(self) -> int:
         """Bytes that a step like this one keeps alive."""
         kept = [self.after.weights, *self.after.moments, self.gradient.weights]
-        kept += [tensor for pair in self.gradient.linear.values() for tensor in pair]
+        kept += self.gradient.linear.values()
         return sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
 
