@@ -77,11 +77,11 @@ class _Function:
             linear = {name: slope.detach() for name, slope in zip(along, slopes[len(params) :], strict=True)}
             directions = [*self.layout.views(direction).values(), *along.values()]
             pairs = [pair for pair in zip(slopes, directions, strict=True) if pair[0].requires_grad]
-            if not pairs:
-                return *_split([torch.zeros_like(value) for value in tensors], flat, leaves), linear
-            curved, weighted = zip(*pairs, strict=True)
-            found = torch.autograd.grad(curved, tensors, weighted, allow_unused=True, materialize_grads=True)
-        return *_split(list(found), flat, leaves), linear
+            found = [torch.zeros_like(value) for value in tensors]
+            if pairs:
+                curved, weighted = zip(*pairs, strict=True)
+                found = list(torch.autograd.grad(curved, tensors, weighted, allow_unused=True, materialize_grads=True))
+        return *_split(found, flat, leaves), linear
 
     def forward_over_reverse(
         self, flat: Tensor, inputs: Tensors, drawn: Tensors, direction: Tensor, along: Tensors
@@ -93,8 +93,9 @@ class _Function:
             return found
 
         point = (self.layout.views(flat), {name: inputs[name] for name in along})
-        (_, slopes), (params, parts) = torch.func.jvp(joint, point, (self.layout.views(direction), along))
-        linear = {name: slopes[name] for name in along}
+        primal, tangent = torch.func.jvp(joint, point, (self.layout.views(direction), along))
+        params, parts = tangent
+        linear = {name: primal[1][name] for name in along}
         return *_split([*params.values(), *(parts[name] for name in inputs)], flat, inputs), linear
 
 
