@@ -93,7 +93,7 @@ class _Function:
             return found
 
         point = (self.layout.views(flat), {name: inputs[name] for name in along})
-        primal, tangent = torch.func.jvp(joint, point, (self.layout.views(direction), along))
+        primal, tangent = torch.func.jvp(joint, point, (self.layout.views(direction), along))[:2]
         params, parts = tangent
         linear = {name: primal[1][name] for name in along}
         return *_split([*params.values(), *(parts[name] for name in inputs)], flat, inputs), linear
