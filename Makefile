@@ -35,6 +35,7 @@ results/td3_ml100k.json: $(STAMP)
 benchmarks: $(STAMP)
 	$(BIN)/python -m benchmarks.meta_gradient --json
 	$(BIN)/python -m benchmarks.outer_step --json
+	$(BIN)/python -m benchmarks.profile_step --json
 
 tables: $(STAMP)
 	$(BIN)/python -m recipes.tables

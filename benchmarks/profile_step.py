@@ -2,7 +2,8 @@
 
     python -m benchmarks.profile_step --json
 
-Every part is timed around its calls, so that the parts of a part are in it.
+Every part is timed around its calls, so that the parts of a part are in it. Then the exact ways to a second-order
+product, for one step of the inner loop: as they are, recorded, and compiled.
 """
 
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 from benchmarks.harness import arguments, fresh, show
 from benchmarks.problem import Problem, Size
-from recdistill.bilevel.kernels import Kernels
+from recdistill.bilevel.kernels import Kernels, time_products
 from recdistill.bilevel.optimizer import Adam
 from recdistill.bilevel.unroll import _Walk
 from recdistill.distill.base import Engine
@@ -59,6 +60,15 @@ def measure(compile: bool, repeats: int) -> dict[str, Any]:
     return {"seconds": total, "parts": parts}
 
 
+def products(record: bool, compile: bool) -> dict[str, Any]:
+    """Return the median seconds of every product."""
+    problem = Problem(Size(), Engine())
+    read = problem.reader.read(problem.synthetic.frozen_rows().items())
+    step = InnerSteps(problem.loss, plain=0, middle_seed=1, dropout_seed=2).plan(0, 0)
+    kernels = Kernels(record=record, compile=compile)
+    return time_products(problem.start.layout, problem.start.weights, read, step, kernels, repeats=99)
+
+
 def main() -> None:
     """Measure, print and write."""
     options = arguments(__doc__ or "")
@@ -67,9 +77,13 @@ def main() -> None:
         found = fresh(measure, options.threads, compile=compile, repeats=1 if options.quick else 8)
         rows.append({"compiled": compile, "inner_steps": INNER_STEPS} | found)
         show(rows[-1])
+    ways = []
+    for name, record, compile in (("as they are", False, False), ("recorded", True, False), ("compiled", True, True)):
+        ways.append({"kernels": name} | fresh(products, options.threads, record=record, compile=compile))
+        show(ways[-1])
     if options.json and not options.quick:
-        command = "python -m benchmarks.profile_step --json"
-        write_result("benchmarks/profile_step", command, {"threads": options.threads, "rows": rows, "targets": []})
+        body = {"threads": options.threads, "rows": rows, "products": ways, "targets": []}
+        write_result("benchmarks/profile_step", "python -m benchmarks.profile_step --json", body)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,29 @@ def meta_gradient() -> str:
     return markdown(header, lines)
 
 
+def saving_states() -> str:
+    """Return what is saved by keeping fewer students or none, and what it costs in time and precision."""
+    rows = [row for row in engine("meta_gradient")["rows"] if row["mode"] in ("few states", "reversible")]
+    found = {(row["items"], row["window"], row["dtype"], row["mode"]): row for row in rows}
+    lines = []
+    for items, window, dtype in dict.fromkeys(key[:3] for key in found):
+        few, none = (found[items, window, dtype, mode] for mode in ("few states", "reversible"))
+        error = f"{none['error']:.0e}" if "error" in none else "-"
+        times = [f"{few['extra_mb']:,.0f}", f"{few['seconds']:.2f}", f"{none['extra_mb']:,.0f}"]
+        line = [
+            f"{items:,}",
+            str(window),
+            dtype,
+            *times,
+            f"{none['seconds']:.2f}",
+            f"{none['rebuild_error']:.0e}",
+            error,
+        ]
+        lines.append(line)
+    header = ["items", "window", "precision", "few states MB", "s", "reversible MB", "s", "rebuild error", "error"]
+    return markdown(header, lines)
+
+
 def outer_step() -> str:
     """Return time and memory of a whole outer step, against the reference."""
     rows = [row for row in engine("outer_step")["rows"] if row["method"] != "tiled"]
@@ -158,15 +181,27 @@ def profile_step() -> str:
     return markdown(["part", "calls", "ms", "ms, compiled"], lines)
 
 
+def products() -> str:
+    """Return how long a second-order product takes, by its way and kernel."""
+    rows = engine("profile_step")["products"]
+    lines = [
+        [row["kernels"], *(f"{1e3 * row[name]:.1f}" for name in ("double_backward", "forward_over_reverse"))]
+        for row in rows
+    ]
+    return markdown(["kernels", "`double_backward` ms", "`forward_over_reverse` ms"], lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "td3_ml100k_judging": lambda: comparison("judging"),
     "td3_ml100k_parity": lambda: comparison("parity"),
     "td3_ml100k_targets": targets,
     "engine_targets": engine_targets,
     "meta_gradient": meta_gradient,
+    "saving_states": saving_states,
     "outer_step": outer_step,
     "engine_curve": engine_curve,
     "profile_step": profile_step,
+    "products": products,
 }
 
 

@@ -8,6 +8,8 @@
     +-- NumericalError              a loss or score became NaN or infinite; carries stage and step
     +-- KernelError                 a model uses an operation that cannot be differentiated as asked
 
+What is worth knowing and no reason to stop is a RecdistillWarning.
+
 Messages are one line: where, what was found, what to do. Everything else that escapes is a defect (exit 1).
 """
 
@@ -84,6 +86,10 @@ class NumericalError(RecdistillError):
 
 class KernelError(RecdistillError):
     """A model uses an operation that cannot be differentiated as asked; names it and its replacement."""
+
+
+class RecdistillWarning(UserWarning):
+    """Something went another way than was asked for, and the result is as good."""
 
 
 def choose(option: str, name: str, choices: dict[str, T]) -> T:

@@ -7,15 +7,18 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
-from command_line import COMMANDS, call, entries
+import torch
+from command_line import COMMANDS, TD3, call, entries
 
 import recdistill
 from recdistill.cli import app
 from recdistill.data.distilled import DistilledDataset
 from recdistill.demo import DemoResult, DemoRow
+from recdistill.errors import RecdistillWarning
 from recdistill.storage import folder_bytes
 from recdistill.training.checkpoint import load_model
 
@@ -132,6 +135,26 @@ def test_a_given_teacher_is_the_cached_one(line, here):
     assert (here / "again" / "data.safetensors").read_bytes() == (line["random"] / "data.safetensors").read_bytes()
 
 
+def test_distill_goes_on_uncompiled_where_the_compiler_fails_and_says_so(line, here, monkeypatch):
+    def fail(module, inputs):
+        raise RuntimeError("no compiler found\nand more")
+
+    monkeypatch.setattr("torch._inductor.compile", fail)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch's own first forward derivative
+        warnings.simplefilter("always", RecdistillWarning)
+        result = call("distill", line["prepared"], "compiled", *TD3, "--teacher", line.teacher, "--compile")
+    assert result.code == 0
+    said = [text for text in result.err.splitlines() if text.startswith("recdistill: warning: ")]
+    assert said == [
+        "recdistill: warning: the inner loop runs uncompiled, right but slower; "
+        "the compiler failed: RuntimeError: no compiler found"
+    ]
+    ours, theirs = (DistilledDataset.load(each).rows.tensors() for each in (here / "compiled", line["td3"]))
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-5)
+
+
 def test_overwrite_replaces_a_result_of_the_same_kind(line, here):
     shape = ("--recipe", "epochs=1", "--recipe", "steps_per_epoch=1")
     for seed in (0, 1):
@@ -141,11 +164,13 @@ def test_overwrite_replaces_a_result_of_the_same_kind(line, here):
     assert entries(here) == ["m"]
 
 
-def test_doctor(here):
+def test_doctor(here, monkeypatch):
     result = call("doctor", "--json")
     assert (result.code, result.err) == (0, "")
     assert result.json["checks"]["sasrec has second derivatives"] is True
     assert result.json["facts"]["recdistill"] == recdistill.__version__
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert call("doctor", "--json").json["facts"]["C++ compiler, for --compile"] is None
     assert "ok" in call("doctor").out
 
 

@@ -11,10 +11,12 @@ what goes is the cost of building and walking graphs, which for small models is 
 
 import copy
 import re
+import statistics
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,8 +27,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from recdistill.bilevel.losses import PlainLoss, PureLoss, StepLoss
-from recdistill.bilevel.optimizer import Layout, Tensors
-from recdistill.errors import KernelError, choose
+from recdistill.bilevel.optimizer import Layout, Tensors, zeros
+from recdistill.errors import KernelError, RecdistillWarning, choose
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,11 @@ PRODUCTS: dict[str, Callable[..., Any]] = {
 }
 """Ways to the derivative of a gradient along a direction.
 
-``double_backward`` and ``forward_over_reverse`` are exact; the first is faster as it is, the second when it is
-compiled. ``central_difference`` takes two plain gradients, with a relative error of about the dtype's precision to the
-power 2/3; it works with every operation that has a gradient. Reverse over forward would be the fastest of all, but
-torch's forward formula for layer norm is not differentiable, and says nothing.
+``double_backward`` and ``forward_over_reverse`` are exact; for SASRec the first is faster as it is and the second when
+compiled, and :func:`time_products` measures it for any model. ``central_difference`` takes two plain gradients, with
+a relative error of about the dtype's precision to the power 2/3; it works with every operation that has a gradient.
+Reverse over forward would be the fastest of all, but torch's forward formula for layer norm is not differentiable, and
+says nothing.
 """
 
 
@@ -217,6 +220,36 @@ class Kernels:
         return self._recordings[key](leaves)
 
 
+def time_products(
+    layout: Layout, flat: Tensor, synthetic: Tensors, step: StepLoss, kernels: Kernels, repeats: int = 9
+) -> dict[str, float]:
+    """Return the median seconds of :meth:`Kernels.pull` by each exact product, to choose one for a model.
+
+    The choice is left to the caller, and made once: the two differ in their last digits, so that a run whose choice
+    hung on the clock could not be repeated.
+
+    Args:
+        layout: of the weights.
+        flat: the weights; also the direction.
+        synthetic: the synthetic tensors.
+        step: the loss of one inner step.
+        kernels: recorded, compiled or neither; its own product does not matter.
+        repeats: calls of each, after one that is not timed.
+    """
+    medians = {}
+    for product in ("double_backward", "forward_over_reverse"):
+        timed, seconds = replace(kernels, product=product), []
+        gradient, into = timed.gradient(layout, flat, synthetic, step), zeros(synthetic)
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            timed.pull(layout, flat, synthetic, step, gradient, flat, into)
+            if flat.is_cuda:
+                torch.cuda.synchronize(flat.device)
+            seconds.append(time.perf_counter() - start)
+        medians[product] = statistics.median(seconds[1:])
+    return medians
+
+
 def _record(call: Callable[..., Any], arguments: tuple[Any, ...], *, compiled: bool) -> Callable[..., Any]:
     """Return ``call`` as a straight list of tensor operations on the leaves of its arguments, for these shapes."""
     leaves, structure = tree_flatten(tree_map(lambda value: value.detach(), arguments))
@@ -246,7 +279,8 @@ def _compile(module: GraphModule, leaves: list[Tensor]) -> Callable[..., list[Te
         if error <= _precision(expected):
             return compiled
         failure = f"its numbers are off by {error:.1e}, relative"
-    warnings.warn(f"the inner loop runs uncompiled, right but slower; the compiler failed: {failure}", stacklevel=2)
+    message = f"the inner loop runs uncompiled, right but slower; the compiler failed: {failure}"
+    warnings.warn(message, RecdistillWarning, stacklevel=2)
     return module
 
 

@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError
 
 import recdistill
 from recdistill.cli import demo, distill, doctor, evaluate, inspect, prepare, train
-from recdistill.cli.messages import one_line, say, wrong_path, wrong_usage
+from recdistill.cli.messages import one_line, say, spoken_warnings, wrong_path, wrong_usage
 from recdistill.errors import InputError, RecdistillError
 
 RESUMABLE = ("distill", "train")
@@ -49,7 +49,8 @@ def run(arguments: Sequence[str]) -> int:
     """Return the exit code of one command line."""
     command = next(iter(arguments), "")
     try:
-        code = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+        with spoken_warnings():
+            code = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         known = f"{command} " if command in app else ""
         say(f"error: {one_line(wrong_usage(error))} (see: recdistill {known}--help)")

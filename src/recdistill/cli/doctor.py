@@ -37,6 +37,7 @@ def doctor(*, json: Flag = False) -> int:
         "torch threads": torch.get_num_threads(),
         "memory GB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "C++ compiler, for --compile": cpp_compiler(),
         "cache": str(cache),
         "free disk GB": round(shutil.disk_usage(_existing(cache)).free / 1e9, 1),
     } | {f"version of {name}": version(name) for name in NEEDED}
@@ -50,6 +51,12 @@ def doctor(*, json: Flag = False) -> int:
         print_facts("this machine", facts)
         print_table("checks", ["", "result"], [[name, "ok" if good else "FAILED"] for name, good in checks.items()])
     return 0 if all(checks.values()) else 1
+
+
+def cpp_compiler() -> str | None:
+    """Return the path of the compiler that torch would use."""
+    names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++", "c++"]
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 def _existing(path: Path) -> Path:

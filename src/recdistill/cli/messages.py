@@ -2,13 +2,17 @@
 
 import json
 import sys
-from collections.abc import Sequence
-from typing import Any
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 from cyclopts import CycloptsError
 from cyclopts.exceptions import ConsumeMultipleError, MissingArgumentError, UnusedCliTokensError
 from rich.console import Console
 from rich.table import Table
+
+from recdistill.errors import RecdistillWarning
 
 
 def say(message: str) -> None:
@@ -19,6 +23,31 @@ def say(message: str) -> None:
 def one_line(text: str) -> str:
     """Return ``text`` with its white space folded."""
     return " ".join(text.split())
+
+
+@contextmanager
+def spoken_warnings() -> Iterator[None]:
+    """Print the library's own warnings as one line each, once, without the place in the code."""
+    said: set[str] = set()
+    with warnings.catch_warnings():
+        other = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if not issubclass(category, RecdistillWarning):
+                other(message, category, filename, lineno, file, line)
+            elif str(message) not in said:
+                said.add(str(message))
+                say(f"warning: {one_line(str(message))}")
+
+        warnings.showwarning = show
+        yield
 
 
 def wrong_usage(error: CycloptsError) -> str:

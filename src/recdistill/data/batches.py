@@ -170,7 +170,7 @@ class DenseItems(Distributions):
 
     def to(self, device: torch.device) -> "DenseItems":
         """Return the same distributions on another device."""
-        return replace(self, probabilities=self.probabilities.to(device))
+        return replace(self, probabilities=self.probabilities.to(device), candidates=_moved(self.candidates, device))
 
 
 @dataclass(frozen=True)
@@ -194,9 +194,22 @@ class SoftItems(Distributions):
 
         Args:
             candidates: item ids, each once.
+
+        Raises:
+            OptionError: there are none, one is not among the items or occurs twice, or this is a subset already.
         """
         if self.candidates is not None:
             raise OptionError("candidates", len(candidates), fix="were chosen already; take a subset of all items")
+        last = self.first_id + len(self.keys) - 1
+        outside = candidates[(candidates < self.first_id) | (candidates > last)]
+        if len(candidates) == 0 or len(outside):
+            wrong = int(outside[0]) if len(outside) else "none"
+            raise OptionError("candidates", wrong, fix=f"must be items, one or more of {self.first_id} .. {last}")
+        if len(candidates.unique()) < len(candidates):
+            values, counts = candidates.unique(return_counts=True)
+            raise OptionError(
+                "candidates", int(values[counts > 1][0]), fix="occurs more than once; give each item once"
+            )
         return replace(self, keys=self.keys[candidates - self.first_id], candidates=candidates)
 
     def dense(self) -> DenseItems:
@@ -219,7 +232,8 @@ class SoftItems(Distributions):
 
     def to(self, device: torch.device) -> "SoftItems":
         """Return the same distributions on another device."""
-        return replace(self, queries=self.queries.to(device), keys=self.keys.to(device))
+        candidates = _moved(self.candidates, device)
+        return replace(self, queries=self.queries.to(device), keys=self.keys.to(device), candidates=candidates)
 
 
 @dataclass(frozen=True)
@@ -248,7 +262,11 @@ class ReadItems(Distributions):
 
     def to(self, device: torch.device) -> "ReadItems":
         """Return the same vectors on another device."""
-        return replace(self, vectors=self.vectors.to(device))
+        return replace(self, vectors=self.vectors.to(device), candidates=_moved(self.candidates, device))
+
+
+def _moved(values: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if values is None else values.to(device)
 
 
 @dataclass(frozen=True)

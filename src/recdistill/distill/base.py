@@ -7,12 +7,12 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from recdistill.bilevel.kernels import Kernels
+from recdistill.bilevel.kernels import PRODUCTS, Kernels
 from recdistill.bilevel.optimizer import InnerOptimizer
-from recdistill.bilevel.unroll import Unroll
+from recdistill.bilevel.unroll import MODES, Unroll
 from recdistill.data.development import Development
 from recdistill.data.rows import Rows
-from recdistill.errors import OptionError
+from recdistill.errors import OptionError, choose, require_at_least
 from recdistill.progress import SILENT, Progress
 from recdistill.rng import Streams
 from recdistill.training.trajectory import Trajectory
@@ -44,18 +44,32 @@ class Engine:
     Args:
         mode: how the window is differentiated, see :class:`~recdistill.bilevel.unroll.Unroll`.
         compile: compile the inner loop; pays after some minutes of distilling.
+        product: way to second-order products, one of :data:`~recdistill.bilevel.kernels.PRODUCTS`; ``None`` for the one
+            that is faster with SASRec.
         dense_bytes: memory for distributions written out; larger ones are read in tiles, which is slower.
         state_bytes: memory for the students of the window; where it is too little, some are trained again.
+
+    Raises:
+        OptionError: a value is unknown or out of its range.
     """
 
     mode: str = "stepwise"
     compile: bool = False
+    product: str | None = None
     dense_bytes: int = 2**28
     state_bytes: int = 2**31
 
+    def __post_init__(self) -> None:
+        """Check every field, before a teacher is trained."""
+        choose("mode", self.mode, MODES)
+        if self.product is not None:
+            choose("product", self.product, PRODUCTS)
+        require_at_least(0, dense_bytes=self.dense_bytes)
+        require_at_least(1, state_bytes=self.state_bytes)
+
     def unroll(self, optimizer: InnerOptimizer, window: int) -> Unroll:
         """Return an estimator; keep it, because recordings live in it."""
-        product = "forward_over_reverse" if self.compile else "double_backward"
+        product = self.product or ("forward_over_reverse" if self.compile else "double_backward")
         kernels = Kernels(product=product, record=self.compile, compile=self.compile)
         return Unroll(optimizer=optimizer, window=window, mode=self.mode, kernels=kernels, state_bytes=self.state_bytes)
 
