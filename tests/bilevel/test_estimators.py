@@ -12,36 +12,51 @@ from typing import Any
 
 import pytest
 import torch
+from small_problem import (
+    OPTIMIZERS,
+    PLAIN,
+    TOLD_APART,
+    Alone,
+    SinglePrecision,
+    distance,
+    outer_loss,
+    problem,
+    to,
+    warm,
+)
 
 from recdistill.bilevel.first_order import BOME
 from recdistill.bilevel.kernels import Kernels
-from recdistill.bilevel.optimizer import SGD, InnerOptimizer, Student
+from recdistill.bilevel.optimizer import InnerOptimizer, Student, Tensors
 from recdistill.bilevel.unroll import MetaGradient, MetaResult, Unroll, random_unroll
-from small_problem import OPTIMIZERS, PLAIN, TOLD_APART, Planned, Split, distance, problem, to, warm
+from recdistill.errors import OptionError
+
+# the first use of forward mode in a process compiles some of its formulas with a part of torch that torch deprecates
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 
 Make = Callable[[InnerOptimizer], MetaGradient]
-STEPS = 7
+STEPS = 5
 
+RECORDED = Kernels(record=True)
+RECORDED_FORWARD = Kernels(record=True, product="forward_over_reverse")
+SINGLE = (SinglePrecision(), TOLD_APART[1])
 WINDOWS: dict[str, int | None] = {"full": None, "window": 3, "one step": 1}
-WAYS: dict[str, Callable[[], dict[str, Any]]] = {
-    "taped": lambda: {"mode": "taped"},
-    "stepwise": dict,
-    "stepwise, forward over reverse": lambda: {"kernels": Kernels(product="forward_over_reverse")},
-    "stepwise, recorded": lambda: {"kernels": Kernels(record=True)},
-    "stepwise, recorded, forward": lambda: {"kernels": Kernels(record=True, product="forward_over_reverse")},
-    "training again": lambda: {"state_bytes": 1},
-    "training again from two": lambda: {"state_bytes": 2 * 3 * 18 * 8},
-    "reversible": lambda: {"mode": "reversible"},
-    "reversible, recorded, forward": lambda: {
-        "mode": "reversible",
-        "kernels": Kernels(record=True, product="forward_over_reverse"),
-    },
+WAYS: dict[str, dict[str, Any]] = {
+    "taped": {"mode": "taped"},
+    "stepwise": {},
+    "stepwise, forward over reverse": {"kernels": Kernels(product="forward_over_reverse")},
+    "stepwise, recorded": {"kernels": RECORDED},
+    "stepwise, recorded, forward": {"kernels": RECORDED_FORWARD},
+    "training again": {"state_bytes": 1},
+    "training again from two": {"state_bytes": 2 * 3 * 18 * 8},
+    "reversible": {"mode": "reversible"},
+    "reversible, recorded, forward": {"mode": "reversible", "kernels": RECORDED_FORWARD},
 }
 """Ways to the same gradient."""
 
 
 def unroll(window: int | None, way: str) -> Make:
-    return lambda optimizer: Unroll(optimizer=optimizer, window=window, **WAYS[way]())
+    return lambda optimizer: Unroll(optimizer=optimizer, window=window, **WAYS[way])
 
 
 def central(window: int | None) -> Make:
@@ -51,10 +66,8 @@ def central(window: int | None) -> Make:
 ESTIMATORS: dict[str, Make] = {
     **{f"{name}, {way}": unroll(window, way) for (name, window), way in product(WINDOWS.items(), WAYS)},
     **{f"{name}, central difference": central(window) for name, window in WINDOWS.items()},
-    "bome": lambda optimizer: BOME(optimizer=optimizer, student_optimizer=SGD(learning_rate=0.1, momentum=0.5)),
-    "bome, recorded": lambda optimizer: BOME(
-        optimizer=optimizer, student_optimizer=optimizer, kernels=Kernels(record=True)
-    ),
+    "bome": lambda optimizer: BOME(optimizer=optimizer, student_optimizer=OPTIMIZERS["adamw"]),
+    "bome, recorded": lambda optimizer: BOME(optimizer=optimizer, student_optimizer=optimizer, kernels=RECORDED),
     "bome, blockwise, by value": lambda optimizer: BOME(
         optimizer=optimizer, student_optimizer=optimizer, barrier="value", blockwise=True
     ),
@@ -138,8 +151,6 @@ def test_without_inner_steps_only_the_direct_part_is_left(name: str, losses: Any
 @every_estimator
 @pytest.mark.parametrize("part", ["moments", "step"])
 def test_moments_and_step_count_of_a_warm_student_are_used(name: str, part: str) -> None:
-    if part == "step" and "bome" in name:
-        pytest.skip("its student's optimiser need not count")
     student = warm(ADAM)
     changed = replace(student, step=2) if part == "step" else student.fresh()
     used, other = run(name, student), run(name, changed)
@@ -174,8 +185,7 @@ def test_exact_ways_give_the_gradient_of_the_tape(optimizer: str, start: str, wi
     wanted = expected(optimizer, start, window, torch.float64)
     found = unroll(window, way)(OPTIMIZERS[optimizer])(*TOLD_APART, student, problem()[1], STEPS)
     torch.testing.assert_close(found.outer_loss, wanted.outer_loss, rtol=0, atol=1e-12)
-    undoes = "reversible" in way and start == "cold"  # its first steps are nearly sign functions: see the tape's own
-    assert distance(found.gradient, wanted.gradient) < (1e-6 if undoes else 1e-9)
+    assert distance(found.gradient, wanted.gradient) < 1e-9
     assert torch.equal(found.student.weights, wanted.student.weights) or "recorded" in way
     torch.testing.assert_close(found.student.weights, wanted.student.weights, rtol=0, atol=1e-12)
     assert found.student.step == wanted.student.step
@@ -186,15 +196,9 @@ def test_exact_ways_give_the_gradient_of_the_tape(optimizer: str, start: str, wi
 def test_exact_ways_agree_in_single_precision(start: str, way: str) -> None:
     student = to(warm(ADAM) if start == "warm" else problem()[0], torch.float32)
     wanted = expected("adam with decay", start, 3, torch.float32)
-    found = unroll(3, way)(ADAM)(SingleMasks(), Split(), student, problem(torch.float32)[1], STEPS)
+    found = unroll(3, way)(ADAM)(*SINGLE, student, problem(torch.float32)[1], STEPS)
     assert all(value.dtype == torch.float32 for value in tensors(found))
     assert distance(found.gradient, wanted.gradient) < 1e-4
-
-
-class SingleMasks(Planned):
-    def plan(self, step: int, learner: int) -> Any:
-        plan = super().plan(step, learner)
-        return replace(plan, drawn={"keep": plan.drawn["keep"].float()})
 
 
 @pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
@@ -208,9 +212,7 @@ def test_central_differences_come_close(window: int | None, start: str) -> None:
 @every_way
 @pytest.mark.parametrize("window", [STEPS, STEPS + 3])
 def test_a_window_of_all_steps_or_more_is_the_full_gradient(window: int, way: str) -> None:
-    full, windowed = (
-        unroll(each, way)(ADAM)(*TOLD_APART, warm(ADAM), problem()[1], STEPS) for each in (None, window)
-    )
+    full, windowed = (unroll(each, way)(ADAM)(*TOLD_APART, warm(ADAM), problem()[1], STEPS) for each in (None, window))
     assert equal(full, windowed)
 
 
@@ -228,6 +230,66 @@ def test_a_random_unroll_is_a_window_at_the_end_of_so_many_steps(way: str) -> No
     assert len(set(drawn)) > 2
 
 
+LEARNERS = 2
+
+
+def learners() -> list[Student]:
+    return [warm(ADAM, seed=seed) for seed in range(LEARNERS)]
+
+
+@pytest.mark.parametrize("name", [name for name in ESTIMATORS if "bome" not in name])
+def test_several_learners_give_the_mean_of_what_each_gives_alone(name: str) -> None:
+    """Each has its own weights, moments and masks; the rows of the outer loss and the synthetic tensors are shared."""
+    estimator, synthetic = ESTIMATORS[name](ADAM), problem()[1]
+    alone = [
+        estimator(Alone(number), TOLD_APART[1], student, synthetic, STEPS) for number, student in enumerate(learners())
+    ]
+    mean = {key: sum(each.gradient[key] for each in alone) / LEARNERS for key in synthetic}
+    together = estimator(*TOLD_APART, Student.stack(learners()), synthetic, STEPS)
+    assert distance(together.gradient, mean) < (1e-5 if "central" in name else 1e-9)
+    assert float(together.outer_loss) == pytest.approx(sum(float(each.outer_loss) for each in alone) / LEARNERS)
+    assert together.student.step == alone[0].student.step
+    stacked = Student.stack([each.student for each in alone])
+    for ours, theirs in zip(
+        (together.student.weights, *together.student.moments), (stacked.weights, *stacked.moments), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+
+
+@every_estimator
+def test_several_learners_need_an_inner_loss_that_plans(name: str) -> None:
+    with pytest.raises(OptionError, match="learners"):
+        run(name, Student.stack(learners()), losses=PLAIN)
+
+
+@every_way
+def test_a_plain_outer_loss_judges_several_learners(way: str) -> None:
+    plain, parts = (
+        run(f"window, {way}", Student.stack(learners()), losses=(TOLD_APART[0], of))
+        for of in (outer_loss, TOLD_APART[1])
+    )
+    assert float(plain.outer_loss) == pytest.approx(float(parts.outer_loss))
+    assert distance(plain.gradient, parts.gradient) < 1e-9
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["one learner", "several"])
+def test_a_plain_outer_loss_may_read_anything(together: bool) -> None:
+    """It is asked each time, even where what is planned is recorded."""
+    weight = [1.0]
+    estimator = unroll(3, "stepwise, recorded")(ADAM)
+    student = Student.stack(learners()) if together else warm(ADAM)
+
+    def weighted(params: Tensors, synthetic: Tensors) -> torch.Tensor:
+        return weight[0] * outer_loss(params, synthetic)
+
+    def judge() -> float:
+        return float(estimator(TOLD_APART[0], weighted, student, problem()[1], STEPS).outer_loss)
+
+    once = judge()
+    weight[0] = 2.0
+    assert judge() == pytest.approx(2 * once)
+
+
 def test_the_number_of_steps_is_uniform_between_window_and_longest() -> None:
     generator = torch.Generator().manual_seed(0)
     drawn = [random_unroll(2, 5, generator) for _ in range(2000)]
@@ -243,7 +305,7 @@ def test_undoing_steps_says_how_far_it_is_off() -> None:
     assert estimator(*TOLD_APART, warm(ADAM), problem()[1], 0).notes == {"rebuild_error": 0.0}
     errors = {}
     for dtype in (torch.float64, torch.float32):
-        losses = TOLD_APART if dtype == torch.float64 else (SingleMasks(), Split())
+        losses = TOLD_APART if dtype == torch.float64 else SINGLE
         result = estimator(*losses, to(warm(ADAM), dtype), problem(dtype)[1], STEPS)
         assert set(result.notes) == {"rebuild_error"}
         errors[dtype] = result.notes["rebuild_error"]

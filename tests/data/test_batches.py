@@ -1,4 +1,7 @@
-"""The soft input law, the cross-entropy of soft targets, and which targets an objective asks for."""
+"""The soft input law, the cross-entropy of soft targets, subsets of candidates, and the targets of an objective.
+
+All but the last are proved for a catalogue that is written out and for one that is read in tiles.
+"""
 
 import math
 
@@ -13,6 +16,7 @@ from recdistill.data.batches import (
     DenseItems,
     HardItems,
     Items,
+    ReadItems,
     SequenceBatch,
     SoftItems,
     mask_of,
@@ -20,6 +24,7 @@ from recdistill.data.batches import (
     supervise,
 )
 from recdistill.data.sequences import hard_batch
+from recdistill.errors import OptionError
 
 V, D = 7, 5
 IDS = torch.tensor([[3, 1, 7, 7], [5, 2, 6, 4]])
@@ -41,8 +46,16 @@ def random_items(kind: str, first_id: int, generator: torch.Generator) -> SoftIt
     return items if kind == "soft" else items.dense()
 
 
+@pytest.fixture(params=["written out", "in tiles"])
+def catalogue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing fit, so that sums over items are taken three at a time."""
+    if request.param == "in tiles":
+        monkeypatch.setattr("recdistill.data.batches.LOGITS_BYTES", 0)
+        monkeypatch.setattr("recdistill.data.soft_items.tile_for", lambda rows, itemsize: 3)
+
+
 @pytest.fixture
-def table(generator: torch.Generator) -> torch.Tensor:
+def table(generator: torch.Generator, catalogue: None) -> torch.Tensor:
     made = torch.randn(V + 1, D, dtype=torch.float64, generator=generator)
     made[0] = 0
     return made
@@ -177,6 +190,156 @@ def test_distributions_at_positions(kind: str, first_id: int, table: torch.Tenso
     found = items.at(POSITIONS)
     assert found.first_id == first_id
     torch.testing.assert_close(found.embed(table), pick(items.embed(table), POSITIONS), rtol=0, atol=1e-12)
+
+
+CANDIDATES = {
+    "all": list(range(1, V + 1)),
+    "all, in another order": [4, 7, 1, 3, 2, 6, 5],
+    "some": [6, 2, 3],
+    "one": [5],
+    "the first and the last": [V, 1],
+}
+every_subset = pytest.mark.parametrize("candidates", CANDIDATES.values(), ids=CANDIDATES)
+
+
+def losses_of(items: Items, hidden: torch.Tensor, table: torch.Tensor, leaves: list[torch.Tensor]) -> tuple:
+    """Return expected vectors and cross-entropies, and the gradient of a function of both."""
+    embedded, losses = items.embed(table), items.cross_entropy(hidden, table)
+    weighed = (losses * torch.arange(8).view(2, 4)).sum() + embedded.square().sum()
+    return embedded.detach(), losses.detach(), *torch.autograd.grad(weighed, leaves)
+
+
+@kinds
+@first_ids
+@pytest.mark.parametrize("order", ["all", "all, in another order"])
+def test_with_all_items_as_candidates_nothing_changes(
+    kind: str, first_id: int, order: str, table: torch.Tensor, hidden: torch.Tensor, generator: torch.Generator
+) -> None:
+    candidates = torch.tensor(CANDIDATES[order] + [0] * (1 - first_id))
+    items = random_items("soft", first_id, generator)
+    assert isinstance(items, SoftItems)
+    leaves = [value.requires_grad_() for value in (items.queries, items.keys, table, hidden)]
+    subset = items.subset(candidates)
+    found = losses_of(subset if kind == "soft" else subset.dense(), hidden, table, leaves)
+    torch.testing.assert_close(found, losses_of(items, hidden, table, leaves), rtol=1e-10, atol=1e-10)
+    columns = candidates - first_id
+    torch.testing.assert_close(subset.dense().probabilities, items.dense().probabilities[..., columns])
+
+
+@kinds
+@first_ids
+@every_subset
+def test_a_subset_is_the_softmax_over_its_candidates(
+    kind: str,
+    first_id: int,
+    candidates: list[int],
+    table: torch.Tensor,
+    hidden: torch.Tensor,
+    generator: torch.Generator,
+) -> None:
+    """Renormalised, on both sides: neither the items nor the model's own softmax see another item."""
+    items, ids = random_items("soft", first_id, generator), torch.tensor(candidates)
+    assert isinstance(items, SoftItems)
+    leaves = [value.requires_grad_() for value in (items.queries, items.keys, table, hidden)]
+    chosen = items.dense().probabilities[..., ids - first_id]
+    shares = chosen / chosen.sum(-1, keepdim=True)
+    embedded, log_model = shares @ table[ids], torch.log_softmax(hidden @ table[ids].T, -1)
+    losses = -(shares * log_model).sum(-1)
+    weighed = (losses * torch.arange(8).view(2, 4)).sum() + embedded.square().sum()
+    expected = embedded.detach(), losses.detach(), *torch.autograd.grad(weighed, leaves)
+    subset = items.subset(ids) if kind == "soft" else items.subset(ids).dense()
+    torch.testing.assert_close(losses_of(subset, hidden, table, leaves), expected, rtol=1e-10, atol=1e-10)
+    assert subset.candidates is not None
+    assert subset.candidates.tolist() == candidates
+
+
+@kinds
+def test_positions_and_devices_keep_the_candidates(kind: str, table: torch.Tensor, generator: torch.Generator) -> None:
+    items = random_items("soft", 1, generator)
+    assert isinstance(items, SoftItems)
+    subset = items.subset(torch.tensor([6, 2])) if kind == "soft" else items.subset(torch.tensor([6, 2])).dense()
+    torch.testing.assert_close(subset.at(POSITIONS).embed(table), pick(subset.embed(table), POSITIONS))
+    moved = subset.to(torch.device("meta")).candidates
+    assert moved is not None
+    assert str(moved.device) == "meta"
+
+
+def test_a_padding_column_can_be_a_candidate(table: torch.Tensor, generator: torch.Generator) -> None:
+    items = random_items("soft", 0, generator)
+    assert isinstance(items, SoftItems)
+    shares = items.dense().probabilities
+    found = items.subset(torch.tensor([0, 3])).embed(table)
+    torch.testing.assert_close(found, (shares[..., [3]] / shares[..., [0, 3]].sum(-1, keepdim=True)) * table[3])
+
+
+@pytest.mark.parametrize(
+    ("first_id", "candidates", "said"),
+    [
+        (1, [], "none"),
+        (1, [3, 0], "0"),
+        (0, [0, -1], "-1"),
+        (1, [V + 1, 2], str(V + 1)),
+        (0, [2, V + 1], str(V + 1)),
+        (1, [4, 2, 4], "4.*more than once"),
+    ],
+)
+def test_bad_candidates_are_refused(
+    first_id: int, candidates: list[int], said: str, generator: torch.Generator
+) -> None:
+    items = random_items("soft", first_id, generator)
+    assert isinstance(items, SoftItems)
+    with pytest.raises(OptionError, match=f"candidates.*{said}"):
+        items.subset(torch.tensor(candidates, dtype=torch.long))
+
+
+def test_a_subset_of_a_subset_is_refused(generator: torch.Generator) -> None:
+    items = random_items("soft", 1, generator)
+    assert isinstance(items, SoftItems)
+    with pytest.raises(OptionError, match=r"candidates.*already"):
+        items.subset(torch.tensor([1, 2, 3])).subset(torch.tensor([1]))
+
+
+@first_ids
+@pytest.mark.parametrize("candidates", [None, [6, 2, 3]])
+@pytest.mark.parametrize("positions", [None, POSITIONS])
+def test_items_that_were_read_cost_what_they_cost_before(
+    first_id: int,
+    candidates: list[int] | None,
+    positions: torch.Tensor | None,
+    table: torch.Tensor,
+    hidden: torch.Tensor,
+    generator: torch.Generator,
+) -> None:
+    items, hidden = random_items("soft", first_id, generator), pick(hidden, positions)
+    assert isinstance(items, SoftItems)
+    items = items if candidates is None else items.subset(torch.tensor(candidates))
+    read = ReadItems(items.embed(table), first_id, items.candidates)
+    assert read.embed(table) is read.vectors
+    expected = items.cross_entropy(hidden, table, positions)
+    torch.testing.assert_close(read.cross_entropy(hidden, table, positions), expected, rtol=0, atol=1e-12)
+    embedded = read.embed(table)
+    torch.testing.assert_close(read.cross_entropy(hidden, table, positions, embedded), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(read.at(POSITIONS).vectors, pick(embedded, POSITIONS), rtol=0, atol=0)
+
+
+def test_read_items_move_with_their_candidates() -> None:
+    moved = ReadItems(torch.zeros(2, 4, D), 0, torch.tensor([1, 3])).to(torch.device("meta"))
+    assert moved.candidates is not None
+    assert {str(value.device) for value in (moved.vectors, moved.candidates)} == {"meta"}
+    assert moved.first_id == 0
+
+
+def test_what_does_not_fit_gives_the_same_gradients(
+    table: torch.Tensor, hidden: torch.Tensor, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, soft = torch.tensor([[3, 0, 7, 7], [5, 2, 0, 4]]), random_items("soft", 1, generator)
+    assert isinstance(soft, SoftItems)
+    leaves = [value.requires_grad_() for value in (table, hidden, soft.queries, soft.keys)]
+    found = []
+    for limit in (0, 2**26):
+        monkeypatch.setattr("recdistill.data.batches.LOGITS_BYTES", limit)
+        found.append((losses_of(HardItems(ids), hidden, table, leaves[:2]), losses_of(soft, hidden, table, leaves)))
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
 
 
 def test_pick_takes_positions_row_by_row() -> None:

@@ -1,7 +1,8 @@
 """Tiled sums over the catalogue against the same formulas written out.
 
 Proved in float64: values, first and second derivatives in every argument, by every order of reverse and forward mode,
-alone and as a student composes them; and that no tensor of ``N V`` numbers is made. Speed is not tested.
+alone and as a student composes them; the gradients that are computed without a graph; and that no tensor of ``N V``
+numbers is made. Speed is not tested.
 """
 
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from recdistill.data.soft_items import (
     SMALLEST_TILE,
     expected_rows,
     logsumexp_rows,
+    row_gradient,
+    table_gradient,
     tile_for,
 )
 from recdistill.errors import OptionError
@@ -210,6 +213,55 @@ def test_vmap_is_a_loop(batched: tuple[int, ...]) -> None:
         close(found, order(lambda *moved: total(dense, *moved), many, along))
 
 
+def bars_and_tables(widths: tuple[int, ...], rows: int = N) -> list[tuple[Tensor, Tensor]]:
+    """Return a pair of each width."""
+    generator = torch.Generator().manual_seed(6)
+    return [
+        tuple(torch.randn(size, width, generator=generator, dtype=torch.float64) for size in (rows, V))
+        for width in widths
+    ]
+
+
+@tiles
+@pytest.mark.parametrize("rows", [N, 1, 0])
+def test_the_gradient_in_the_table_is_that_of_the_formula(tile: int, rows: int) -> None:
+    queries, keys, _, normaliser = arguments("expected")
+    [(bar, table)] = bars_and_tables((D,), rows)
+    expected = grad(lambda table: (dense_expected(queries[:rows], keys, table, normaliser[:rows]) * bar).sum())(table)
+    found = table_gradient(queries[:rows], keys, normaliser[:rows], bar, tile)
+    close(found, expected)
+    assert rows == 0 or found.abs().max() > 0.1
+
+
+@tiles
+@pytest.mark.parametrize("rows", [N, 1, 0])
+@pytest.mark.parametrize("widths", [(D,), (1,), (D, D), (2, D, 1)])
+def test_the_gradient_in_the_rows_is_that_of_the_formula(tile: int, rows: int, widths: tuple[int, ...]) -> None:
+    queries, keys, _, normaliser = arguments("expected")
+    pairs = bars_and_tables(widths, rows)
+
+    def formula(queries: Tensor, normaliser: Tensor) -> Tensor:
+        return torch.stack(
+            [(dense_expected(queries, keys, table, normaliser) * bar).sum() for bar, table in pairs]
+        ).sum()
+
+    found = row_gradient(queries[:rows], keys, normaliser[:rows], pairs, tile)
+    close(found, grad(formula, (0, 1))(queries[:rows], normaliser[:rows]))
+    assert rows == 0 or min(float(part.abs().max()) for part in found) > 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_without_a_graph_are_those_with_one(dtype: torch.dtype) -> None:
+    queries, keys, table, normaliser = (value.requires_grad_() for value in arguments("expected", dtype=dtype))
+    bar = arguments("logsumexp", dtype=dtype)[0]
+    slopes = torch.autograd.grad(expected_rows(queries, keys, table, normaliser, 3), (queries, normaliser, table), bar)
+    with torch.no_grad():
+        found = row_gradient(queries, keys, normaliser, [(bar, table)], 3)
+        found = (*found, table_gradient(queries, keys, normaliser, bar, 3))
+    assert not any(part.requires_grad for part in found)
+    torch.testing.assert_close(found, slopes)
+
+
 def test_normaliser_and_expectation_are_a_softmax() -> None:
     queries, keys, table = arguments("whole")
     found = expected_rows(queries, keys, table, logsumexp_rows(queries, keys, 2), 2)
@@ -305,6 +357,16 @@ def test_no_tensor_of_rows_by_items_is_made(way: Function) -> None:
     assert recorder.largest <= max(5000 * 8, 5 * 64 * 128)
 
 
+def test_nor_is_one_by_the_gradients_without_a_graph() -> None:
+    _, (queries, keys, table) = large_student(tile=128)
+    normaliser = dense_logsumexp(queries, keys)
+    with Recorder() as recorder:
+        table_gradient(queries, keys, normaliser, queries, 128)
+        row_gradient(queries, keys, normaliser, [(queries, table), (queries, keys)], 128)
+    assert recorder.products > 5 * 5000 / 128
+    assert recorder.largest <= max(5000 * 8, 5 * 64 * 128)
+
+
 def test_the_recorder_sees_what_the_formula_makes() -> None:
     loss, values = large_student(tile=5000)
     with Recorder() as recorder:
@@ -352,6 +414,13 @@ def test_the_tile_is_chosen_when_it_is_not_given(monkeypatch: pytest.MonkeyPatch
     with Recorder() as recorder:
         close(logsumexp_rows(hidden, table), dense_logsumexp(hidden, table))
     assert recorder.calls.count("mm") == 1 + 4  # of 7 items, two at a time; and the formula
+    queries, keys, table, normaliser = arguments("expected")
+    with Recorder() as recorder:
+        table_gradient(queries, keys, normaliser, hidden)
+    assert recorder.products == 2 * 4
+    with Recorder() as recorder:
+        row_gradient(queries, keys, normaliser, [(hidden, table)])
+    assert recorder.products == 3 * 4
 
 
 @pytest.mark.parametrize("rows", [0, 1, 750, 4096])
@@ -370,3 +439,9 @@ def test_a_tile_of_no_items_is_an_error(tile: int) -> None:
         logsumexp_rows(*arguments("logsumexp"), tile)
     with pytest.raises(OptionError, match="tile"):
         expected_rows(*arguments("expected"), tile)
+    queries, keys, table, normaliser = arguments("expected")
+    bar = arguments("logsumexp")[0]
+    with pytest.raises(OptionError, match="tile"):
+        table_gradient(queries, keys, normaliser, bar, tile)
+    with pytest.raises(OptionError, match="tile"):
+        row_gradient(queries, keys, normaliser, [(bar, table)], tile)

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+from recdistill.bilevel.kernels import Kernels
+from recdistill.bilevel.optimizer import Adam, Student
 from recdistill.data.development import Development
 from recdistill.data.rows import TuckerRows
-from recdistill.distill.base import RunContext
+from recdistill.distill.base import Engine, RunContext
 from recdistill.distill.synthetic import TuckerSequences
 from recdistill.distill.td3 import _Task
 from recdistill.errors import OptionError
@@ -63,11 +65,19 @@ def test_a_padding_column_takes_part_in_the_softmax(train: Development, teacher:
     assert rows.items().dense().probabilities[..., 0].min() > 0.01
 
 
+def from_teacher(student: Student, teacher: Trajectory) -> list[int]:
+    """Return the epochs whose weights the student, or each of several, has."""
+    recorded = {number: Student.of(teacher.weights(number)).weights for number in range(teacher.num_epochs + 1)}
+    rows = student.weights.view(student.learners or 1, -1)
+    return [next(number for number, weights in recorded.items() if torch.equal(row, weights)) for row in rows]
+
+
+@pytest.mark.parametrize("learners", [1, 2])
 @pytest.mark.parametrize("carry_over", [False, True])
 def test_carry_over_goes_on_from_the_plain_steps(
-    carry_over: bool, train: Development, teacher: Trajectory, monkeypatch: pytest.MonkeyPatch
+    carry_over: bool, learners: int, train: Development, teacher: Trajectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = replace(TINY, carry_over=carry_over, max_inner_steps=6, outer_batch_size=60)
+    settings = replace(TINY, carry_over=carry_over, max_inner_steps=6, outer_batch_size=60, learners=learners)
     task = task_of(settings, train, teacher)
     steps = spy_on_steps(task, monkeypatch)
     run = start_of(task)
@@ -76,25 +86,21 @@ def test_carry_over_goes_on_from_the_plain_steps(
     run.epoch += 1
     task.outer_epoch(run)
     assert epoch == task.steps_per_epoch >= 3
-    recorded = [teacher.weights(number) for number in range(1, 4)]
     for index, (start, _, _) in enumerate(steps):
         assert (start.moments, start.step) == ((), 0)
-        from_teacher = any(all(torch.equal(start.params[n], w[n]) for n in w) for w in recorded)
-        carried = index not in (0, epoch) and all(
-            torch.equal(value, steps[index - 1][1].params[name]) for name, value in start.params.items()
-        )
+        assert start.learners == (None if learners == 1 else learners)
         if index in (0, epoch) or not carry_over:
-            assert from_teacher
+            assert set(from_teacher(start, teacher)) <= {1, 2, 3}
         else:
-            assert carried
-    assert not carry_over or any((steps[0][0].params[n] != steps[-1][0].params[n]).any() for n in recorded[0])
+            assert torch.equal(start.weights, steps[index - 1][1].weights)
+    assert not carry_over or not torch.equal(steps[0][0].weights, steps[epoch - 1][0].weights)
 
 
 @pytest.mark.parametrize("pool_draw", ["step", "epoch"])
 def test_the_start_is_drawn_by_step_or_by_epoch(
     pool_draw: str, train: Development, teacher: Trajectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = replace(TINY, pool_draw=pool_draw, outer_batch_size=20, max_inner_steps=2)
+    settings = replace(TINY, pool_draw=pool_draw, outer_batch_size=30, window=1, max_inner_steps=1)
     task = task_of(settings, train, teacher)
     steps = spy_on_steps(task, monkeypatch)
     run = start_of(task)
@@ -103,7 +109,7 @@ def test_the_start_is_drawn_by_step_or_by_epoch(
         steps.clear()
         task.outer_epoch(run)
         run.epoch += 1
-        drawn.append({float(start.params["item_embedding"].sum()) for start, _, _ in steps})
+        drawn.append({from_teacher(start, teacher)[0] for start, _, _ in steps})
     assert len(steps) > 5
     if pool_draw == "epoch":
         assert all(len(one) == 1 for one in drawn)
@@ -114,9 +120,14 @@ def test_the_start_is_drawn_by_step_or_by_epoch(
 
 def test_the_pool_is_cut_to_the_recorded_epochs(train: Development, teacher: Trajectory) -> None:
     task = task_of(replace(TINY, pool=(2, 30)), train, teacher)
-    recorded = {number: float(teacher.weights(number)["item_embedding"].sum()) for number in range(4)}
-    drawn = {float(task.start(step).params["item_embedding"].sum()) for step in range(20)}
-    assert drawn == {recorded[2], recorded[3]}
+    assert {from_teacher(task.start(step), teacher)[0] for step in range(20)} == {2, 3}
+
+
+def test_every_learner_has_an_epoch_of_its_own(train: Development, teacher: Trajectory) -> None:
+    task = task_of(replace(TINY, learners=2), train, teacher)
+    drawn = [tuple(from_teacher(task.start(step), teacher)) for step in range(60)]
+    assert set(drawn) == {(first, second) for first in (1, 2, 3) for second in (1, 2, 3)}
+    assert drawn[:5] == [tuple(from_teacher(task.start(step), teacher)) for step in range(5)]
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -175,15 +186,16 @@ def killer(at: int) -> Callable[..., None]:
 
 
 def test_a_killed_run_continues_to_the_same_bits(train: Development, teacher: Trajectory, tmp_path: Path) -> None:
-    whole = summary(TINY, train, teacher)
-    per_epoch = task_of(TINY, train, teacher).steps_per_epoch + 1  # one report a step and one an epoch
+    settings = replace(TINY, learners=2, outer_dropout=True)
+    whole = summary(settings, train, teacher)
+    per_epoch = task_of(settings, train, teacher).steps_per_epoch + 1  # one report a step and one an epoch
     assert per_epoch >= 3
     state = tmp_path / "run" / "state"
     for at in (per_epoch, 2, per_epoch + 1):  # after the first epoch, inside the second, after the second and into it
         with pytest.raises(KeyboardInterrupt):
-            summary(TINY, train, teacher, RunContext(state=state, progress=killer(at)))
+            summary(settings, train, teacher, RunContext(state=state, progress=killer(at)))
         assert state.exists()
-    again = summary(TINY, train, teacher, RunContext(state=state))
+    again = summary(settings, train, teacher, RunContext(state=state))
     assert same(again, whole)
     assert again.trace == whole.trace
     assert len(whole.trace) == 3
@@ -232,6 +244,7 @@ def test_the_judge_trains_a_fresh_student(
         ("synthetic_batch_size", 0),
         ("window", 0),
         ("judge_steps", 0),
+        ("learners", 0),
         ("max_inner_steps", 1),
         ("pool", (3, 1)),
         ("pool", (-1, 1)),
@@ -254,6 +267,25 @@ def test_options_out_of_range_are_refused(option: str, value: Any) -> None:
     object.__setattr__(broken, option, value)  # past the type checker, which only runs in tests
     with pytest.raises(OptionError, match=option):
         broken.__post_init__()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("mode", "tapped"), ("product", "backwards"), ("dense_bytes", -1), ("state_bytes", 0)]
+)
+def test_engines_out_of_range_are_refused(option: str, value: Any) -> None:
+    with pytest.raises(OptionError, match=option):
+        Engine(**{option: value})
+
+
+def test_an_engine_is_what_it_was_asked_to_be() -> None:
+    optimizer = Adam(learning_rate=0.1)
+    made = Engine(mode="reversible", product="central_difference", state_bytes=5).unroll(optimizer, 3)
+    assert (made.optimizer, made.window, made.mode, made.state_bytes) == (optimizer, 3, "reversible", 5)
+    assert made.kernels == Kernels(product="central_difference")
+    assert Engine().unroll(optimizer, 3).kernels == Kernels(product="double_backward")
+    compiled = Kernels(product="forward_over_reverse", record=True, compile=True)
+    assert Engine(compile=True).unroll(optimizer, 3).kernels == compiled
+    assert Engine(compile=True, product="double_backward").unroll(optimizer, 3).kernels.product == "double_backward"
 
 
 def test_rows_are_at_least_four_items_long() -> None:

@@ -1,11 +1,16 @@
-"""A tiny TD3, and views into a run of it."""
+"""A tiny TD3, ways to compute it, and views into a run of it."""
+
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
-from recdistill.bilevel.optimizer import Student
+from recdistill.bilevel.kernels import Kernels
+from recdistill.bilevel.losses import SplitLoss
+from recdistill.bilevel.optimizer import InnerOptimizer, Student, Tensors
+from recdistill.bilevel.unroll import Unroll
 from recdistill.data.development import Development
-from recdistill.distill.base import RunContext, Summary
+from recdistill.distill.base import Engine, RunContext, Summary
 from recdistill.distill.td3 import TD3, _Task
 from recdistill.rng import Streams
 from recdistill.training.resume import RunState
@@ -25,8 +30,33 @@ TINY = TD3(
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recording(Engine):
+    """An engine that records the losses and replays them, without compiling."""
+
+    def unroll(self, optimizer: InnerOptimizer, window: int) -> Unroll:
+        made = super().unroll(optimizer, window)
+        return replace(made, kernels=Kernels(product=made.kernels.product, record=True))
+
+
+ENGINES: dict[str, Engine] = {
+    "taped": Engine(mode="taped"),
+    "reversible": Engine(mode="reversible"),
+    "forward over reverse": Engine(product="forward_over_reverse"),
+    "tiled": Engine(dense_bytes=1),
+    "tiled, reversible, forward over reverse": Engine(dense_bytes=1, mode="reversible", product="forward_over_reverse"),
+    "training again": Engine(state_bytes=1),
+}
+"""Ways to the numbers of the default one; :class:`Recording` is another, but slow to start."""
+
+
 def task_of(settings: TD3, train: Development, teacher: Trajectory, context: RunContext | None = None) -> _Task:
     return _Task.prepare(settings, train, teacher, Streams(0), context or RunContext())
+
+
+def judged(loss: SplitLoss, params: Tensors) -> torch.Tensor:
+    """Return the outer loss of a student."""
+    return torch.stack([part.value(params, {}) for part in loss.parts()]).sum()
 
 
 def start_of(task: _Task) -> RunState:

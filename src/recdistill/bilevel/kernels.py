@@ -26,7 +26,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from recdistill.bilevel.losses import PlainLoss, PureLoss, StepLoss
+from recdistill.bilevel.losses import PureLoss, StepLoss, is_pure
 from recdistill.bilevel.optimizer import Layout, Tensors, zeros
 from recdistill.errors import KernelError, RecdistillWarning, choose
 
@@ -122,7 +122,8 @@ class Kernels:
 
     Args:
         product: one of :data:`PRODUCTS`.
-        record: record planned losses and replay them. Needs losses whose control flow depends on shapes alone.
+        record: record planned losses and replay them. Needs losses whose control flow depends on shapes alone; a
+            warning says why where one cannot be recorded.
         compile: compile the recordings, half a minute each time, where a compiler is there and the result is right;
             a warning says why where it is not.
 
@@ -210,7 +211,7 @@ class Kernels:
 
     def _call(self, function: _Function, name: str, *arguments: Any) -> Any:
         call = getattr(function, name)
-        if not self.record or isinstance(function.loss, PlainLoss):
+        if not self.record or not is_pure(function.loss):
             return call(*arguments)
         leaves, structure = tree_flatten(arguments)
         shapes = tuple((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)
@@ -251,7 +252,10 @@ def time_products(
 
 
 def _record(call: Callable[..., Any], arguments: tuple[Any, ...], *, compiled: bool) -> Callable[..., Any]:
-    """Return ``call`` as a straight list of tensor operations on the leaves of its arguments, for these shapes."""
+    """Return ``call`` as a straight list of tensor operations on the leaves of its arguments, for these shapes.
+
+    Where it cannot be recorded, return ``call`` itself.
+    """
     leaves, structure = tree_flatten(tree_map(lambda value: value.detach(), arguments))
     outside: list[Any] = []
 
@@ -260,28 +264,42 @@ def _record(call: Callable[..., Any], arguments: tuple[Any, ...], *, compiled: b
         outside[:] = [found]
         return results
 
-    module = make_fx(flat)(*leaves)
-    module.graph.eliminate_dead_code()
-    module.recompile()
-    replay = _compile(module, leaves) if compiled else module
+    try:
+        module = make_fx(flat)(*leaves)
+        module.graph.eliminate_dead_code()
+        module.recompile()
+        expected = module(*leaves)
+    except Exception as problem:
+        call(*arguments)  # where the loss itself is at fault, it says so now
+        _warn("unrecorded", f"the loss cannot be recorded: {_first_line(problem)}")
+        return lambda inputs: call(*tree_unflatten(inputs, structure))
+    replay = _compile(module, leaves, expected) if compiled else module
     return lambda inputs: tree_unflatten(replay(*inputs), outside[0])
 
 
-def _compile(module: GraphModule, leaves: list[Tensor]) -> Callable[..., list[Tensor]]:
-    """Return a compiled module, or the module itself where the compiler fails or computes something else."""
-    expected = module(*leaves)
+def _compile(module: GraphModule, leaves: list[Tensor], expected: list[Tensor]) -> Callable[..., list[Tensor]]:
+    """Return a compiled module, or the module itself where the compiler fails or computes other than ``expected``."""
     try:
         compiled = torch._inductor.compile(copy.deepcopy(module), list(leaves))
-        error = max((_distance(*pair) for pair in zip(compiled(*leaves), expected, strict=True)), default=0.0)
+        errors = [_distance(*pair) for pair in zip(compiled(*leaves), expected, strict=True)]
     except Exception as problem:
-        failure = f"{type(problem).__name__}: {str(problem).strip().splitlines()[0]}"
+        failure = _first_line(problem)
     else:
-        if error <= _precision(expected):
+        wrong = [error for error in errors if not error <= _precision(expected)]  # NaN is wrong too
+        if not wrong:
             return compiled
-        failure = f"its numbers are off by {error:.1e}, relative"
-    message = f"the inner loop runs uncompiled, right but slower; the compiler failed: {failure}"
-    warnings.warn(message, RecdistillWarning, stacklevel=2)
+        failure = f"its numbers are off by {max(wrong):.1e}, relative"
+    _warn("uncompiled", f"the compiler failed: {failure}")
     return module
+
+
+def _warn(how: str, reason: str) -> None:
+    message = f"the inner loop runs {how}, right but slower; {reason}"
+    warnings.warn(message, RecdistillWarning, stacklevel=3)
+
+
+def _first_line(problem: Exception) -> str:
+    return f"{type(problem).__name__}: {str(problem).strip()}".splitlines()[0].removesuffix(": ")
 
 
 def _distance(found: Tensor, expected: Tensor) -> float:
@@ -319,7 +337,7 @@ REPLACEMENTS = (
 
 MISSING = re.compile(
     r"derivative for '?(?:aten::)?(\w+)|derivative of '?(?:aten::)?(\w+)|forward AD with (\w+)|"
-    r"formula for '?(?:aten::)?(\w+)|(\w+) (?:is|does) not (?:currently )?(?:differentiable|support)"
+    r"formula for '?(?:aten::)?(\w+)"
 )
 
 

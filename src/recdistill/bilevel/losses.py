@@ -148,6 +148,11 @@ class PlainLoss:
         return self.function(params, synthetic, self.step)
 
 
+def is_pure(loss: PureLoss) -> bool:
+    """Return whether a loss reads nothing but its arguments, so that it can be recorded."""
+    return not isinstance(loss.loss if isinstance(loss, _Together) else loss, PlainLoss)
+
+
 @dataclass(frozen=True)
 class _Together:
     """The sum of one loss over several learners on the same synthetic tensors."""
@@ -158,6 +163,7 @@ class _Together:
     drawn_axis: int | None = 0
 
     def __call__(self, params: Tensors, synthetic: Tensors, drawn: Tensors) -> Tensor:
-        dims = (0, dict(self.axes), self.drawn_axis if drawn else None)
+        axes = dict(self.axes)
+        dims = (0, {name: axes[name] for name in synthetic}, self.drawn_axis if drawn else None)
         losses: Tensor = torch.func.vmap(self.loss, in_dims=dims)(params, synthetic, drawn)
         return losses.sum() * self.scale

@@ -75,8 +75,9 @@ class Unroll:
     * ``stepwise`` keeps the student of every step and walks back with the exact adjoint of the optimiser. Memory is
       that of one step, apart from the kept students. Where these need more than ``state_bytes``, only as many as fit
       are kept and the others are trained again, in the order that trains least.
-    * ``reversible`` keeps nothing and undoes each step. Rounding errors grow with every step; ``notes`` has
-      ``rebuild_error``, the relative distance between the rebuilt and the true student at the start of the window.
+    * ``reversible`` undoes each step, and keeps none but the first few of a fresh optimiser (:data:`COLD_STEPS`), whose
+      moments are lost in rounding. Rounding errors grow with every step; ``notes`` has ``rebuild_error``, the relative
+      distance between the last rebuilt student and the true one.
     * ``taped`` records the window with autograd: memory grows with every step's activations. For comparison, and for
       optimisers that have no adjoint.
 
@@ -159,16 +160,21 @@ class Unroll:
         return MetaResult(loss, into, start)
 
     def _reversible(self, walk: "_Walk", start: Student, first: int, last: int) -> MetaResult:
-        after = walk.advance(start, first, last)
+        cold = min(last, first + max(0, COLD_STEPS - start.step))
+        kept = list(walk.forward(start, first, cold))
+        middle = kept[-1].after if kept else start
+        after = walk.advance(middle, cold, last)
         outer, cotangent, into = walk.judge(after)
-        for step in reversed(range(first, last)):
+        for step in reversed(range(cold, last)):
             weights = self.optimizer.rewind_weights(after)
             gradient = walk.gradient(after.with_weights(weights), step)
             before = self.optimizer.rewind(after, weights, gradient.weights)
             cotangent = walk.pull(Taken(step, before, gradient, after), cotangent, into)
             after = before
-        size = torch.linalg.vector_norm(start.weights)
-        error = torch.linalg.vector_norm(after.weights - start.weights) / size.clamp(min=torch.finfo(size.dtype).tiny)
+        while kept:
+            cotangent = walk.pull(kept.pop(), cotangent, into)
+        size = torch.linalg.vector_norm(middle.weights)
+        error = torch.linalg.vector_norm(after.weights - middle.weights) / size.clamp(min=torch.finfo(size.dtype).tiny)
         return MetaResult(outer, into, start, {"rebuild_error": float(error)})
 
 
@@ -178,6 +184,15 @@ MODES: dict[str, Callable[[Unroll, "_Walk", Student, int, int], MetaResult]] = {
     "taped": Unroll._taped,
 }
 """How a window is differentiated."""
+
+
+COLD_STEPS = 5
+"""Steps of a fresh optimiser that are kept rather than undone.
+
+Undoing a step divides by the root of the second moment. In the first steps both moments of many weights are so small
+that single precision has lost them: a window of 40 steps from a fresh Adam was off by a factor of 300, and by 2e-6 with
+five steps before it.
+"""
 
 
 def random_unroll(window: int, longest: int, generator: torch.Generator) -> int:
@@ -291,7 +306,8 @@ def revolve_cut(steps: int, slots: int) -> int:
         steps: 2 or more.
         slots: students that may still be kept, 0 or more.
     """
-    repeats = 0
+    repeats = 1
     while math.comb(slots + 1 + repeats, slots + 1) < steps:
         repeats += 1
-    return max(1, steps - math.comb(slots + repeats, slots))
+    # what stands before the cut is taken once more; what follows may be taken as often with one slot less
+    return max(1, math.comb(slots + repeats - 1, slots + 1), steps - math.comb(slots + repeats, slots))

@@ -118,7 +118,7 @@ class RealLoss:
         if "features" not in drawn:
             return value
         if self.feature_scale == "mean":
-            alignment = F.mse_loss(hidden.squeeze(1), drawn["features"]) * drawn["share"]
+            alignment = F.mse_loss(hidden.squeeze(1), drawn["features"]) * drawn["fraction"]
         else:
             alignment = 0.5 * F.mse_loss(hidden.squeeze(1), drawn["features"], reduction="sum")
         return value + self.feature_weight * alignment
@@ -158,6 +158,7 @@ class RealBatch:
             }
             if self.features is not None:
                 drawn["features"] = self.features[cut]
+                drawn["fraction"] = self.features.new_tensor(len(drawn["features"]) / rows)
             if self.dropout is not None:
                 drawn |= _drawn_masks(_mask_plan(self.loss.model, _prefixes(drawn)), self.dropout)
             yield StepLoss(self.loss.value, {}, drawn)
