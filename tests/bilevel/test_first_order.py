@@ -364,3 +364,10 @@ def test_a_barrier_without_strength_is_refused(eta: float) -> None:
 def test_an_unknown_barrier_is_refused() -> None:
     with pytest.raises(OptionError, match=r"barrier: 'gradients' is not known \(did you mean 'gradient'\?\); .*value"):
         bome(barrier="gradients")
+
+
+def test_several_learners_are_refused() -> None:
+    student = Student.stack([problem()[0], problem()[0]])
+    bome = BOME(optimizer=SGD(learning_rate=0.1), student_optimizer=SGD(learning_rate=0.1))
+    with pytest.raises(OptionError, match="learners: 2 have no gap"):
+        bome(*TOLD_APART, student, problem()[1], 2)

@@ -14,7 +14,7 @@ from recdistill.bilevel.kernels import Kernels
 from recdistill.bilevel.losses import InnerLoss, OuterLoss, inner_step, outer_parts
 from recdistill.bilevel.optimizer import InnerOptimizer, Student, Tensors, zeros
 from recdistill.bilevel.unroll import MetaResult
-from recdistill.errors import choose, require_above
+from recdistill.errors import OptionError, choose, require_above
 
 BARRIERS = ("gradient", "value")
 
@@ -74,24 +74,30 @@ class BOME:
         synthetic: Tensors,
         inner_steps: int,
     ) -> MetaResult:
-        """Return the outer loss, the direction for the synthetic data and the student after its step."""
+        """Return the outer loss, the direction for the synthetic data and the student after its step.
+
+        Raises:
+            OptionError: there are several learners.
+        """
+        if student.learners is not None:
+            raise OptionError("learners", student.learners, fix="have no gap in common; give one student")
         student = student.detached()
-        layout, learners = student.layout, student.learners
+        layout = student.layout
         synthetic = {name: value.detach() for name, value in synthetic.items()}
         trained = student.fresh()
         for step in range(inner_steps):
-            loss = inner_step(inner_loss, synthetic, step, learners)
+            loss = inner_step(inner_loss, synthetic, step)
             found = self.kernels.gradient(layout, trained.weights, synthetic, loss)
             trained = self.optimizer.update(trained, found.weights)
 
         total = torch.zeros((), dtype=student.weights.dtype, device=student.weights.device)
         outer = _Blocks(torch.zeros_like(student.weights), zeros(synthetic))
-        for part in outer_parts(outer_loss, synthetic, learners):
+        for part in outer_parts(outer_loss, synthetic):
             found = self.kernels.joint_gradient(layout, student.weights, synthetic, part, outer.synthetic)
             outer.weights.add_(found.weights)
             total += found.loss
 
-        loss = inner_step(inner_loss, synthetic, inner_steps, learners)
+        loss = inner_step(inner_loss, synthetic, inner_steps)
         slopes = zeros(synthetic)
         here = self.kernels.joint_gradient(layout, student.weights, synthetic, loss, slopes)
         there = self.kernels.joint_gradient(layout, trained.weights, synthetic, loss, slopes, scale=-1.0)

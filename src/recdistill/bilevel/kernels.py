@@ -111,6 +111,8 @@ PRODUCTS: dict[str, Callable[..., Any]] = {
 ``double_backward`` and ``forward_over_reverse`` are exact; for SASRec the first is faster as it is and the second when
 compiled, and :func:`time_products` measures it for any model. ``central_difference`` takes two plain gradients, with
 a relative error of about the dtype's precision to the power 2/3; it works with every operation that has a gradient.
+These two take the gradient's derivative for symmetric, which it is where the gradient is that of the loss; with a
+``detach``, or a padding row of an embedding that is read and not trained, ``double_backward`` alone is right.
 Reverse over forward would be the fastest of all, but torch's forward formula for layer norm is not differentiable, and
 says nothing.
 """
@@ -330,7 +332,7 @@ REPLACEMENTS = (
     ),
     ("miopen_rnn", "a MIOpen RNN; write the cell out as a loop"),
     ("thnn_fused", "a fused RNN cell; write the cell out"),
-    ("embedding_bag", "EmbeddingBag; use torch.nn.functional.embedding(...).sum(1)"),
+    ("embedding_bag", "EmbeddingBag; use torch.nn.functional.embedding(...) and .sum(1) or .mean(1), as its mode is"),
     ("ctc_loss", "the fused CTC loss; use another loss"),
 )
 """Operations without the derivatives that a meta-gradient needs, and what to use in their place."""
@@ -359,7 +361,8 @@ def explained_errors(product: str) -> Iterator[None]:
         what = f"it is part of {known}" if known else "use other operations"
         raise KernelError(
             f"{operation} has no derivative of the kind that {product} needs; {what}; "
-            "or choose product='central_difference', which is approximate and works with every kernel"
+            "or choose product='central_difference' (with a mode other than 'taped'), which is approximate and works "
+            "with every kernel"
         ) from error
 
 
