@@ -6,7 +6,8 @@ The reference (``benchmarks/reference_td3.py``) is written in the style of publi
 tensor over the catalogue, Adam as a taped function, two encoder passes. Both start from the same weights and factors,
 read the same prefixes and take the same number of inner steps (120, the mean of the author's range, of which 40 are
 differentiated), each in a process of its own. The engine is measured as it is (``stepwise``), compiled (the compilation
-is not timed), and with a tape.
+is not timed), and with a tape. At 100,000 items, where the reference does not fit, both also take 15 steps of which 5 are
+differentiated.
 
 The second half is the cost curve: the engine in tiles, from a thousand items to a million, for 12 inner steps of which
 10 are differentiated.
@@ -26,8 +27,10 @@ from recipes.record import write_result
 
 INNER_STEPS = 120
 WINDOW = 40
+SHORT_STEPS, SHORT_WINDOW = 15, 5
 CURVE_STEPS, CURVE_WINDOW = 12, 10
-SIZES = (1_682, 10_000, 100_000)
+SIZES = (1_682, 10_000)
+LARGE = 100_000
 CURVE = (1_000, 10_000, 100_000, 1_000_000)
 ENGINES = {
     "taped": Engine(mode="taped", dense_bytes=2**62),
@@ -81,25 +84,19 @@ def reference(items: int, inner_steps: int, window: int, repeats: int) -> dict[s
 
 def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return what was asked for, beside what was measured."""
-    taken = {(row["method"], row["items"]): row for row in rows}
+    taken = {(row["method"], row["items"], row["window"]): row for row in rows}
     result = []
-    for items, least in ((1_682, 3), (100_000, 10)):
-        peer = taken["reference", items]
-        best = min(
-            (taken[name, items] for name in ("stepwise", "compiled") if (name, items) in taken),
-            key=lambda row: row["seconds"],
+    for items, window, least in ((1_682, WINDOW, 3), (LARGE, SHORT_WINDOW, 10)):
+        ratio = taken["reference", items, window]["seconds"] / taken["compiled", items, window]["seconds"]
+        result.append(
+            {
+                "what": f"outer step at {items:,} items, window {window}: reference over ours (compiled)",
+                "target": f"at least {least}",
+                "measured": ratio,
+                "met": ratio >= least,
+            }
         )
-        if peer["fits"]:
-            ratio = peer["seconds"] / best["seconds"]
-            result.append(
-                {
-                    "what": f"outer step at {items:,} items: reference over ours ({best['method']})",
-                    "target": f"at least {least}",
-                    "measured": ratio,
-                    "met": ratio >= least,
-                }
-            )
-    million = taken["tiled", 1_000_000]["peak_mb"] / 1024
+    million = taken["tiled", 1_000_000, CURVE_WINDOW]["peak_mb"] / 1024
     result.append(
         {
             "what": "outer step at 1,000,000 items, whole process, GB",
@@ -123,11 +120,13 @@ def main() -> None:
         show(rows[-1])
 
     for items in SIZES[:1] if options.quick else SIZES:
-        repeats = 1 if options.quick or items > 10_000 else 3
         for method in ("reference", "taped", "stepwise", "compiled"):
-            if items > 10_000 and method == "taped":
-                continue
-            add(method, items, repeats)
+            add(method, items, 1 if options.quick else 3)
+    if not options.quick:
+        add("reference", LARGE, 1)
+        add("compiled", LARGE, 1)
+        for method in ("reference", "stepwise", "compiled"):
+            add(method, LARGE, 1, SHORT_STEPS, SHORT_WINDOW)
     for items in CURVE[:2] if options.quick else CURVE:
         add("tiled", items, 0, CURVE_STEPS, CURVE_WINDOW)
     if options.json and not options.quick:

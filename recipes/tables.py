@@ -140,17 +140,18 @@ def saving_states() -> str:
 def outer_step() -> str:
     """Return time and memory of a whole outer step, against the reference."""
     rows = [row for row in engine("outer_step")["rows"] if row["method"] != "tiled"]
-    peers = {row["items"]: row for row in rows if row["method"] == "reference"}
+    peers = {(row["items"], row["window"]): row for row in rows if row["method"] == "reference"}
     lines = []
     for row in rows:
-        peer = peers[row["items"]]
-        size = [f"{row['items']:,}", row["method"]]
+        peer = peers[row["items"], row["window"]]
+        size = [f"{row['items']:,}", f"{row['window']} of {row['inner_steps']}", row["method"]]
         if not row["fits"]:
             lines.append([*size, "does not fit", "-", "-"])
             continue
         ratio = f"{peer['seconds'] / row['seconds']:.1f}" if peer["fits"] else "-"
         lines.append([*size, f"{row['seconds']:.2f}", ratio, f"{row['extra_mb']:,.0f}"])
-    return markdown(["items", "implementation", "seconds", "times faster than the reference", "extra MB"], lines)
+    header = ["items", "window", "implementation", "seconds", "times faster than the reference", "extra MB"]
+    return markdown(header, lines)
 
 
 def engine_curve() -> str:

@@ -193,9 +193,10 @@ def test_exact_ways_give_the_gradient_of_the_tape(optimizer: str, start: str, wi
 @every_way
 @pytest.mark.parametrize("start", ["cold", "warm"])
 def test_exact_ways_agree_in_single_precision(start: str, way: str) -> None:
+    """Also from a fresh optimiser, whose first steps single precision cannot undo."""
     student = to(warm(ADAM) if start == "warm" else problem()[0], torch.float32)
-    wanted = expected("adam with decay", start, 3, torch.float32)
-    found = unroll(3, way)(ADAM)(*SINGLE, student, problem(torch.float32)[1], STEPS)
+    wanted = expected("adam with decay", start, None, torch.float32)
+    found = unroll(None, way)(ADAM)(*SINGLE, student, problem(torch.float32)[1], STEPS)
     assert all(value.dtype == torch.float32 for value in tensors(found))
     assert distance(found.gradient, wanted.gradient) < 1e-4
 
