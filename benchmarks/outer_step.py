@@ -6,8 +6,8 @@ The reference (``benchmarks/reference_td3.py``) is written in the style of publi
 tensor over the catalogue, Adam as a taped function, two encoder passes. Both start from the same weights and factors,
 read the same prefixes and take the same number of inner steps (120, the mean of the author's range, of which 40 are
 differentiated), each in a process of its own. The engine is measured as it is (``stepwise``), compiled (the compilation
-is not timed), and with a tape. At 100,000 items, where the reference does not fit, both also take 15 steps of which 5 are
-differentiated.
+is not timed), and with a tape. At 100,000 items, where the reference does not fit, both also take 15 steps of which 5
+are differentiated.
 
 The second half is the cost curve: the engine in tiles, from a thousand items to a million, for 12 inner steps of which
 10 are differentiated.
