@@ -101,40 +101,34 @@ def engine_targets() -> str:
 def meta_gradient() -> str:
     """Return error, memory and time of the meta-gradient, with a tape and without."""
     header = ["items", "window", "precision", "tape MB", "stepwise MB", "of it states", "error", "tape s", "stepwise s"]
-    rows = engine("meta_gradient")["rows"]
-    ours = {(row["items"], row["window"], row["dtype"]): row for row in rows if row["mode"] == "stepwise"}
+    found: dict[tuple[Any, ...], dict[str, Row]] = {}
+    for row in engine("meta_gradient")["rows"]:
+        found.setdefault((row["items"], row["window"], row["dtype"]), {})[row["mode"]] = row
     lines = []
-    for row in (row for row in rows if row["mode"] == "taped"):
-        mine = ours[row["items"], row["window"], row["dtype"]]
-        taped = [f"{row['extra_mb']:,.0f}", f"{row['seconds']:.2f}"] if row["fits"] else ["does not fit", "-"]
+    for (items, window, dtype), modes in sorted(found.items()):
+        mine, tape = modes["stepwise"], modes.get("taped", {"fits": False})
+        taped = [f"{tape['extra_mb']:,.0f}", f"{tape['seconds']:.2f}"] if tape["fits"] else ["does not fit", "-"]
         error = f"{mine['error']:.0e}" if "error" in mine else "-"
-        states = f"{mine['states_mb']:,.0f}"
-        size = [f"{row['items']:,}", str(row["window"]), row["dtype"]]
-        lines.append([*size, taped[0], f"{mine['extra_mb']:,.0f}", states, error, taped[1], f"{mine['seconds']:.2f}"])
+        size = [f"{items:,}", str(window), dtype]
+        memory = [taped[0], f"{mine['extra_mb']:,.0f}", f"{mine['states_mb']:,.0f}"]
+        lines.append([*size, *memory, error, taped[1], f"{mine['seconds']:.2f}"])
     return markdown(header, lines)
 
 
 def saving_states() -> str:
     """Return what is saved by keeping fewer students or none, and what it costs in time and precision."""
-    rows = [row for row in engine("meta_gradient")["rows"] if row["mode"] in ("few states", "reversible")]
-    found = {(row["items"], row["window"], row["dtype"], row["mode"]): row for row in rows}
+    found = {(row["items"], row["window"], row["dtype"], row["mode"]): row for row in engine("meta_gradient")["rows"]}
     lines = []
-    for items, window, dtype in dict.fromkeys(key[:3] for key in found):
-        few, none = (found[items, window, dtype, mode] for mode in ("few states", "reversible"))
-        error = f"{none['error']:.0e}" if "error" in none else "-"
-        times = [f"{few['extra_mb']:,.0f}", f"{few['seconds']:.2f}", f"{none['extra_mb']:,.0f}"]
-        line = [
-            f"{items:,}",
-            str(window),
-            dtype,
-            *times,
-            f"{none['seconds']:.2f}",
-            f"{none['rebuild_error']:.0e}",
-            error,
-        ]
-        lines.append(line)
-    header = ["items", "window", "precision", "few states MB", "s", "reversible MB", "s", "rebuild error", "error"]
-    return markdown(header, lines)
+    for items, window, dtype, mode in found:
+        if mode != "reversible":
+            continue
+        sizes = [found[items, window, dtype, name] for name in ("stepwise", "few states", mode)]
+        memory = [text for row in sizes for text in (f"{row['extra_mb']:,.0f}", f"{row['seconds']:.2f}")]
+        errors = [sizes[-1]["rebuild_error"], sizes[-1]["error"]]
+        lost = ["lost" if error is None else f"{error:.0e}" for error in errors]
+        lines.append([f"{items:,}", str(window), dtype, *memory, *lost])
+    names = ["stepwise MB", "s", "few states MB", "s", "reversible MB", "s", "rebuild error", "error"]
+    return markdown(["items", "window", "precision", *names], lines)
 
 
 def outer_step() -> str:

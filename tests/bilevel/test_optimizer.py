@@ -257,7 +257,6 @@ def test_a_layout_names_the_parts_of_a_flat_tensor() -> None:
     assert stacked[1, -1] == 5.0  # shared memory
 
 
-@pytest.mark.xfail(reason="Layout.view of a scalar: view() without arguments", strict=True)
 def test_a_weight_may_be_a_scalar() -> None:
     params = start() | {"scale": torch.tensor(2.0, dtype=torch.float64)}
     student = Student.of(params)
@@ -265,6 +264,11 @@ def test_a_weight_may_be_a_scalar() -> None:
     assert torch.equal(student.layout.view(student.weights, "scale"), params["scale"])
     assert torch.equal(Layout.join(student.params.values(), like=student.weights), student.weights)
     assert Student.stack([student, student]).params["scale"].tolist() == [2, 2]
+
+
+def test_another_optimisers_moments_are_refused() -> None:
+    with pytest.raises(OptionError, match="moments: 2 are another optimiser's; this one keeps 1"):
+        SGD(learning_rate=0.1).update(after(Adam(learning_rate=0.1), 1), flat(1))
 
 
 def test_a_student_holds_a_copy_of_its_weights() -> None:

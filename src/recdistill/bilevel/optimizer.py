@@ -8,7 +8,7 @@ methods that walk back through training need no record of how a step was compute
 Everything is elementwise, so the flat tensors may have leading axes (several learners at once).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -40,13 +40,13 @@ class Layout:
     def views(self, flat: Tensor) -> Tensors:
         """Return the named tensors of a flat one (its last axis), sharing its memory; leading axes are kept."""
         parts = zip(self.shapes, pairwise(self.bounds), strict=True)
-        return {name: flat[..., low:high].view(*flat.shape[:-1], *shape) for (name, shape), (low, high) in parts}
+        return {name: flat[..., low:high].view((*flat.shape[:-1], *shape)) for (name, shape), (low, high) in parts}
 
     def view(self, flat: Tensor, name: str) -> Tensor:
         """Return one named tensor of a flat one, sharing its memory; leading axes are kept."""
         index = next(index for index, (other, _) in enumerate(self.shapes) if other == name)
         low, high = self.bounds[index : index + 2]
-        return flat[..., low:high].view(*flat.shape[:-1], *self.shapes[index][1])
+        return flat[..., low:high].view((*flat.shape[:-1], *self.shapes[index][1]))
 
     @staticmethod
     def join(parts: Iterable[Tensor], like: Tensor) -> Tensor:
@@ -139,7 +139,11 @@ class InnerOptimizer(Protocol):
         ...
 
     def update(self, student: Student, gradient: Tensor) -> Student:
-        """Return the student after one step along ``gradient``."""
+        """Return the student after one step along ``gradient``.
+
+        Raises:
+            OptionError: the student carries the moments of another optimiser.
+        """
         ...
 
     def pull_back(
@@ -208,7 +212,7 @@ class Adam:
 
     def update(self, student: Student, gradient: Tensor) -> Student:
         """Return the student after one step along ``gradient``."""
-        first, second = student.moments or _zeros(student, 2)
+        first, second = _moments(student, 2)
         beta1, beta2 = self.betas
         slope = self._slope(student.weights, gradient)
         first = torch.lerp(first, slope, 1 - beta1)
@@ -341,7 +345,7 @@ class SGD:
 
     def update(self, student: Student, gradient: Tensor) -> Student:
         """Return the student after one step along ``gradient``."""
-        (velocity,) = student.moments or _zeros(student, 1)
+        (velocity,) = _moments(student, 1)
         velocity = self.momentum * velocity + self._slope(student.weights, gradient)
         weights = torch.add(student.weights, velocity, alpha=-self.learning_rate)
         return Student(weights, student.layout, (velocity,), student.step + 1)
@@ -378,5 +382,8 @@ def zeros(tensors: Tensors) -> Tensors:
     return {name: torch.zeros(value.shape, dtype=value.dtype, device=value.device) for name, value in tensors.items()}
 
 
-def _zeros(student: Student, count: int) -> Iterator[Tensor]:
-    return (torch.zeros_like(student.weights) for _ in range(count))
+def _moments(student: Student, count: int) -> tuple[Tensor, ...]:
+    """Return the moments of a student, zero before its first step."""
+    if len(student.moments) not in (0, count):
+        raise OptionError("moments", len(student.moments), fix=f"are another optimiser's; this one keeps {count}")
+    return student.moments or tuple(torch.zeros_like(student.weights) for _ in range(count))

@@ -273,7 +273,6 @@ class _Walk:
             cut = first + revolve_cut(last - first, slots)
             middle = self.advance(student, first, cut)
             yield from self._revolve(middle, cut, last, slots - 1 if slots else 0)
-            del middle
             last = cut
         if last > first:
             yield Taken(first, student, self.gradient(student, first), student)
