@@ -4,7 +4,7 @@
 
 A student of two blocks and width 64 reads 50 synthetic rows of 50 items (2,500 positions), takes some plain steps and
 the window, and is judged on 256 real prefixes. ``taped`` records the window with autograd on distributions written out,
-as everybody does; ``stepwise`` is the library's default; ``few states`` is the same with 32 MiB for kept students, where
+as is usual; ``stepwise`` is the library's default; ``few states`` is the same with 32 MiB for kept students, where
 some steps are trained again; ``reversible`` keeps the first of a fresh optimiser alone and undoes every other step.
 
 Every figure comes from a process of its own. What is measured is kept in ``runs/benchmarks`` until it is deleted, so
@@ -34,7 +34,7 @@ LEAN = ("taped", "stepwise", "few states")
 
 @dataclass(frozen=True)
 class Case:
-    """One size, and what is measured there: the larger, the less, for an hour to suffice.
+    """One size, and what is measured there: the larger, the less, for half an hour to suffice.
 
     Args:
         items: catalogue.
@@ -55,13 +55,12 @@ class Case:
 
 GRID = [
     Case(1_000, 10, BOTH, (*LEAN, "reversible"), repeats=3),
-    Case(1_000, 40, BOTH, (*LEAN, "reversible"), repeats=3),
-    Case(1_000, 160, repeats=1),
-    Case(10_000, 10, BOTH, repeats=1),
+    Case(1_000, 40, BOTH, (*LEAN, "reversible"), repeats=1),
+    Case(1_000, 160),
+    Case(10_000, 10, BOTH),
     Case(10_000, 40),
     Case(100_000, 10, modes=("taped", "stepwise")),
     Case(1_000_000, 2, modes=("stepwise",), plain=0),
-    Case(10_000, 160),
 ]
 QUICK = [Case(500, 4, BOTH, (*LEAN, "reversible")), Case(500, 8)]
 ENGINES = {
@@ -139,19 +138,17 @@ def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     "met": error <= most,
                 }
             )
+    short, long = (pick[1_000, window, "stepwise"] for window in (10, 160))
+    growth = (long["extra_mb"] - long["states_mb"]) / (short["extra_mb"] - short["states_mb"])
+    result.append(
+        {
+            "what": "memory at window 160 over window 10, states apart, 1,000 items",
+            "target": "at most 1.5",
+            "measured": growth,
+            "met": growth <= 1.5,
+        }
+    )
     for items in (1_000, 10_000):
-        if (items, 160, "stepwise") not in pick:
-            continue
-        ours = {window: pick[items, window, "stepwise"] for window in (10, 40, 160)}
-        growth = (ours[160]["extra_mb"] - ours[160]["states_mb"]) / (ours[10]["extra_mb"] - ours[10]["states_mb"])
-        result.append(
-            {
-                "what": f"memory at window 160 over window 10, states apart, {items:,} items",
-                "target": "at most 1.5",
-                "measured": growth,
-                "met": growth <= 1.5,
-            }
-        )
         for mode in ("stepwise", "few states"):
             saving = pick[items, 40, "taped"]["extra_mb"] / pick[items, 40, mode]["extra_mb"]
             result.append(

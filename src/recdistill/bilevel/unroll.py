@@ -7,7 +7,7 @@ over many steps, unstable; so only the last ``window`` steps are differentiated 
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -144,11 +144,14 @@ class Unroll:
 
     def _stepwise(self, walk: "_Walk", start: Student, first: int, last: int) -> MetaResult:
         kept: list[Taken] = []
+        room: list[Tensor] = []
         student = start
         for taken in walk.forward(start, first, last):
             student = taken.after
             if (last - first) * taken.size <= self.state_bytes:
-                kept.append(taken)
+                room = room or [tensor.new_empty(last - first, *tensor.shape) for tensor in taken.tensors]
+                before = kept[-1].after if kept else start
+                kept.append(taken.copied([row[len(kept)] for row in room], before))
         loss, cotangent, into = walk.judge(student)
         if not kept:
             held = start.weights.numel() * start.weights.element_size() * (1 + self.optimizer.num_moments)
@@ -220,11 +223,26 @@ class Taken:
     after: Student
 
     @property
+    def tensors(self) -> list[Tensor]:
+        """What a step like this one keeps alive."""
+        return [self.after.weights, *self.after.moments, self.gradient.weights, *self.gradient.linear.values()]
+
+    @property
     def size(self) -> int:
-        """Bytes that a step like this one keeps alive."""
-        kept = [self.after.weights, *self.after.moments, self.gradient.weights]
-        kept += self.gradient.linear.values()
-        return sum(tensor.numel() * tensor.element_size() for tensor in kept)
+        """The same in bytes."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
+
+    def copied(self, into: list[Tensor], before: Student) -> "Taken":
+        """Return the same step with its tensors in ``into``.
+
+        What is kept for long lies together, or it would cut the memory between short-lived tensors into pieces.
+        """
+        weights, *others = (row.copy_(tensor) for row, tensor in zip(into, self.tensors, strict=True))
+        count = len(self.after.moments)
+        after = replace(self.after, weights=weights, moments=tuple(others[:count]))
+        slope, *linear = others[count:]
+        gradient = Gradient(self.gradient.loss, slope, dict(zip(self.gradient.linear, linear, strict=True)))
+        return Taken(self.step, before, gradient, after)
 
 
 @dataclass(frozen=True)
