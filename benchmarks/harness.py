@@ -78,3 +78,13 @@ def seconds(function: Callable[[], Any], repeats: int) -> dict[str, float]:
 def show(row: dict[str, Any]) -> None:
     """Print one row."""
     print(json.dumps(row), flush=True)
+
+
+def at_most(what: str, limit: float, measured: float) -> dict[str, Any]:
+    """Return an upper limit that was asked for, beside what was measured."""
+    return {"what": what, "target": f"at most {limit:g}", "measured": measured, "met": measured <= limit}
+
+
+def at_least(what: str, limit: float, measured: float) -> dict[str, Any]:
+    """Return a lower limit that was asked for, beside what was measured."""
+    return {"what": what, "target": f"at least {limit:g}", "measured": measured, "met": measured >= limit}

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.harness import arguments, fresh, peak_extra_mb, seconds, show
+from benchmarks.harness import arguments, at_least, at_most, fresh, peak_extra_mb, seconds, show
 from benchmarks.problem import Problem, Size
 from recdistill.distill.base import Engine
 from recipes.record import RUNS, cell, write_result
@@ -130,35 +130,14 @@ def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         same = [row for row in rows if row["dtype"] == dtype and row["mode"] == "stepwise" and "error" in row]
         for window in sorted({row["window"] for row in same}):
             error = max(row["error"] for row in same if row["window"] == window)
-            result.append(
-                {
-                    "what": f"relative error of the gradient, {dtype}, window {window}",
-                    "target": f"at most {most:.0e}",
-                    "measured": error,
-                    "met": error <= most,
-                }
-            )
+            result.append(at_most(f"relative error of the gradient, {dtype}, window {window}", most, error))
     short, long = (pick[1_000, window, "stepwise"] for window in (10, 160))
     growth = (long["extra_mb"] - long["states_mb"]) / (short["extra_mb"] - short["states_mb"])
-    result.append(
-        {
-            "what": "memory at window 160 over window 10, states apart, 1,000 items",
-            "target": "at most 1.5",
-            "measured": growth,
-            "met": growth <= 1.5,
-        }
-    )
+    result.append(at_most("memory at window 160 over window 10, states apart, 1,000 items", 1.5, growth))
     for items in (1_000, 10_000):
         for mode in ("stepwise", "few states"):
             saving = pick[items, 40, "taped"]["extra_mb"] / pick[items, 40, mode]["extra_mb"]
-            result.append(
-                {
-                    "what": f"memory of the tape over {mode} at window 40, {items:,} items",
-                    "target": "at least 8",
-                    "measured": saving,
-                    "met": saving >= 8,
-                }
-            )
+            result.append(at_least(f"memory of the tape over {mode} at window 40, {items:,} items", 8, saving))
     return result
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import arguments, fresh, memory_mb, peak_extra_mb, seconds, show
+from benchmarks.harness import arguments, at_least, at_most, fresh, memory_mb, peak_extra_mb, seconds, show
 from benchmarks.problem import Problem, Size
 from benchmarks.reference_td3 import ReferenceTD3
 from recdistill.data.batches import HardItems
@@ -88,24 +88,10 @@ def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     result = []
     for items, window, least in ((1_682, WINDOW, 3), (LARGE, SHORT_WINDOW, 10)):
         ratio = taken["reference", items, window]["seconds"] / taken["compiled", items, window]["seconds"]
-        result.append(
-            {
-                "what": f"outer step at {items:,} items, window {window}: reference over ours (compiled)",
-                "target": f"at least {least}",
-                "measured": ratio,
-                "met": ratio >= least,
-            }
-        )
+        what = f"outer step at {items:,} items, window {window}: reference over ours (compiled)"
+        result.append(at_least(what, least, ratio))
     million = taken["tiled", 1_000_000, CURVE_WINDOW]["peak_mb"] / 1024
-    result.append(
-        {
-            "what": "outer step at 1,000,000 items, whole process, GB",
-            "target": "at most 6",
-            "measured": million,
-            "met": million <= 6,
-        }
-    )
-    return result
+    return [*result, at_most("outer step at 1,000,000 items, whole process, GB", 6, million)]
 
 
 def main() -> None:
