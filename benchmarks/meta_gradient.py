@@ -6,6 +6,7 @@ A student of two blocks and width 64 reads 50 synthetic rows of 50 items (2,500 
 the window, and is judged on 256 real prefixes. ``taped`` records the window with autograd on distributions written out,
 as is usual; ``stepwise`` is the library's default; ``few states`` is the same with 32 MiB for kept students, where
 some steps are trained again; ``reversible`` keeps the first of a fresh optimiser alone and undoes every other step.
+Last, what single precision costs the tape itself.
 
 Every figure comes from a process of its own. What is measured is kept in ``runs/benchmarks`` until it is deleted, so
 that the benchmark can be stopped and started again. Memory is what the call needs beyond what was held before it; of
@@ -24,6 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.harness import arguments, at_least, at_most, fresh, peak_extra_mb, seconds, show
 from benchmarks.problem import Problem, Size
+from recdistill.bilevel.optimizer import Tensors
 from recdistill.distill.base import Engine
 from recipes.record import RUNS, cell, write_result
 
@@ -96,9 +98,22 @@ def measure(mode: str, items: int, window: int, plain: int, dtype: str, keep: st
     return row
 
 
-def distance(one: Path, other: Path) -> float:
+def rounding(window: int) -> dict[str, float]:
+    """Return what single precision costs at 1,000 items: the errors against the tape in double precision."""
+    found = {}
+    for name, mode, dtype in (
+        ("tape", "taped", "float32"),
+        ("ours", "stepwise", "float32"),
+        ("exact", "taped", "float64"),
+    ):
+        problem = Problem(Size(items=1_000, **STUDENT), ENGINES[mode], window, getattr(torch, dtype))
+        found[name] = problem.meta_gradient(10 + window)[1]
+    errors = {name: distance(found[name], found["exact"]) for name in ("tape", "ours")}
+    return errors | {"between": distance(found["ours"], found["tape"])}
+
+
+def distance(ours: Tensors, theirs: Tensors) -> float:
     """Return the relative distance of two gradients."""
-    ours, theirs = load_file(one), load_file(other)
     difference = sum(float((ours[name].double() - theirs[name].double()).square().sum()) for name in ours)
     return (difference / sum(float(value.double().square().sum()) for value in theirs.values())) ** 0.5
 
@@ -114,7 +129,7 @@ def compare(case: Case, threads: int) -> list[dict[str, Any]]:
                 options = {"mode": mode, "dtype": dtype, "keep": str(files[mode]), "repeats": case.repeats}
                 found = fresh(measure, threads, **size, **options)
                 if mode != "taped" and files["taped"].exists() and files[mode].exists():
-                    found["error"] = distance(files[mode], files["taped"])
+                    found["error"] = distance(load_file(files[mode]), load_file(files["taped"]))
                 found = {name: value if math.isfinite(value) else None for name, value in found.items()}
                 rows.append(size | {"mode": mode, "dtype": dtype} | found)
                 show(rows[-1])
@@ -154,11 +169,18 @@ def main() -> None:
     for case in QUICK if options.quick else GRID:
         path = RUNS / "benchmarks" / "meta_gradient" / f"{case.items}-{case.window}.json"
         rows += compare(case, options.threads) if options.quick else measured(path, case, options.threads)
-    if options.json and not options.quick:
-        command = "python -m benchmarks.meta_gradient --json"
-        write_result(
-            "benchmarks/meta_gradient", command, {"threads": options.threads, "rows": rows, "targets": targets(rows)}
+    if options.quick:
+        return
+    single = []
+    for window in (10, 40):
+        path = RUNS / "benchmarks" / "meta_gradient" / f"rounding-{window}.json"
+        single.append(
+            {"window": window} | cell(path, lambda window=window: fresh(rounding, options.threads, window=window))
         )
+        show(single[-1])
+    if options.json:
+        body = {"threads": options.threads, "rows": rows, "rounding": single, "targets": targets(rows)}
+        write_result("benchmarks/meta_gradient", "python -m benchmarks.meta_gradient --json", body)
 
 
 if __name__ == "__main__":

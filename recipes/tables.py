@@ -115,6 +115,13 @@ def meta_gradient() -> str:
     return markdown(header, lines)
 
 
+def rounding() -> str:
+    """Return what single precision costs, against the tape in double precision."""
+    rows = engine("meta_gradient")["rounding"]
+    lines = [[str(row["window"]), *(f"{row[name]:.0e}" for name in ("tape", "ours", "between"))] for row in rows]
+    return markdown(["window", "tape", "stepwise", "between these two"], lines)
+
+
 def saving_states() -> str:
     """Return what is saved by keeping fewer students or none, and what it costs in time and precision."""
     found = {(row["items"], row["window"], row["dtype"], row["mode"]): row for row in engine("meta_gradient")["rows"]}
@@ -192,6 +199,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "td3_ml100k_targets": targets,
     "engine_targets": engine_targets,
     "meta_gradient": meta_gradient,
+    "rounding": rounding,
     "saving_states": saving_states,
     "outer_step": outer_step,
     "engine_curve": engine_curve,

@@ -55,8 +55,8 @@ Randomness = torch.Generator | Masks | MaskPlan
 
 
 def _draw_mask(shape: torch.Size, rate: float, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    keep = torch.empty(shape, dtype=dtype, device=generator.device)
-    return keep.bernoulli_(1 - rate, generator=generator).div_(1 - rate)
+    keep = torch.empty(shape, device=generator.device)  # drawn alike in every precision
+    return keep.bernoulli_(1 - rate, generator=generator).to(dtype).div_(1 - rate)
 
 
 def dropout(values: Tensor, rate: float, generator: Randomness | None) -> Tensor:
