@@ -106,8 +106,8 @@ def meta_gradient() -> str:
         found.setdefault((row["items"], row["window"], row["dtype"]), {})[row["mode"]] = row
     lines = []
     for (items, window, dtype), modes in sorted(found.items()):
-        mine, tape = modes["stepwise"], modes.get("taped", {"fits": False})
-        taped = [f"{tape['extra_mb']:,.0f}", f"{tape['seconds']:.2f}"] if tape["fits"] else ["does not fit", "-"]
+        mine, tape = modes["stepwise"], modes.get("taped")
+        taped = ["not run", "-"] if tape is None else [f"{tape['extra_mb']:,.0f}", f"{tape['seconds']:.2f}"]
         error = f"{mine['error']:.0e}" if "error" in mine else "-"
         size = [f"{items:,}", str(window), dtype]
         memory = [taped[0], f"{mine['extra_mb']:,.0f}", f"{mine['states_mb']:,.0f}"]
