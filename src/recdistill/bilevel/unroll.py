@@ -233,11 +233,12 @@ class Taken:
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
 
     def copied(self, into: list[Tensor], before: Student) -> "Taken":
-        """Return the same step with its tensors in ``into``.
+        """Return the same step with its tensors in ``into``, those of another shape excepted.
 
         What is kept for long lies together, or it would cut the memory between short-lived tensors into pieces.
         """
-        weights, *others = (row.copy_(tensor) for row, tensor in zip(into, self.tensors, strict=True))
+        pairs = zip(into, self.tensors, strict=True)
+        weights, *others = (row.copy_(tensor) if row.shape == tensor.shape else tensor for row, tensor in pairs)
         count = len(self.after.moments)
         after = replace(self.after, weights=weights, moments=tuple(others[:count]))
         slope, *linear = others[count:]
