@@ -118,6 +118,18 @@ def test_with_little_memory_for_students_the_numbers_are_the_same(
     assert all(torch.equal(found[name], slope) for name, slope in gradient.items())
 
 
+def test_memory_for_the_steps_of_the_smaller_minibatch_alone_is_too_little(
+    train: Development, teacher: Trajectory
+) -> None:
+    """The minibatches have three rows and one; all steps of the window are kept, or none."""
+    settings = replace(TINY, max_inner_steps=7, window=7)
+    weights = double(settings, Engine(), train, teacher)[1].weights.numel()
+    between = 7 * 8 * (4 * weights + 2 * settings.length * 8)
+    engines = (Engine(), Engine(state_bytes=between))
+    (_, gradient), (_, found) = (meta_gradient(*double(settings, each, train, teacher)) for each in engines)
+    assert all(torch.equal(found[name], slope) for name, slope in gradient.items())
+
+
 @every_read
 @pytest.mark.parametrize("outer_dropout", [False, True])
 def test_several_learners_give_the_mean_of_single_ones(

@@ -148,8 +148,9 @@ class Unroll:
         student = start
         for taken in walk.forward(start, first, last):
             student = taken.after
-            if (last - first) * taken.size <= self.state_bytes:
-                room = room or [tensor.new_empty(last - first, *tensor.shape) for tensor in taken.tensors]
+            if taken.step == first and (last - first) * taken.size <= self.state_bytes:
+                room = [tensor.new_empty(last - first, *tensor.shape) for tensor in taken.tensors]
+            if room:
                 before = kept[-1].after if kept else start
                 kept.append(taken.copied([row[len(kept)] for row in room], before))
         loss, cotangent, into = walk.judge(student)
