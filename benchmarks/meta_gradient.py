@@ -30,6 +30,9 @@ from recdistill.distill.base import Engine
 from recipes.record import RUNS, cell, write_result
 
 STUDENT = {"rows": 50, "minibatch": 50, "width": 64, "blocks": 2, "heads": 2, "inner": 256, "real": 256}
+PLAIN = 10
+"""Steps before the window, so that the optimiser is warm, as it is in practice."""
+
 BOTH = ("float32", "float64")
 LEAN = ("taped", "stepwise", "few states")
 
@@ -43,7 +46,7 @@ class Case:
         window: differentiated steps.
         dtypes: precisions.
         modes: names of :data:`ENGINES`.
-        plain: steps before the window, so that the optimiser is warm, as it is in practice.
+        plain: steps before the window.
         repeats: timed calls after the one whose memory is measured; 0 to time that one.
     """
 
@@ -51,7 +54,7 @@ class Case:
     window: int
     dtypes: tuple[str, ...] = ("float32",)
     modes: tuple[str, ...] = LEAN
-    plain: int = 10
+    plain: int = PLAIN
     repeats: int = 0
 
 
@@ -107,7 +110,7 @@ def rounding(window: int) -> dict[str, float]:
         ("exact", "taped", "float64"),
     ):
         problem = Problem(Size(items=1_000, **STUDENT), ENGINES[mode], window, getattr(torch, dtype))
-        found[name] = problem.meta_gradient(10 + window)[1]
+        found[name] = problem.meta_gradient(PLAIN + window)[1]
     errors = {name: distance(found[name], found["exact"]) for name in ("tape", "ours")}
     return errors | {"between": distance(found["ours"], found["tape"])}
 
