@@ -1,4 +1,4 @@
-"""Dropout with a generator, attention against a loop, and how weights are drawn."""
+"""Dropout with a generator, attention against a loop, the recurrent layer against torch's, how weights are drawn."""
 
 import math
 
@@ -7,7 +7,16 @@ import torch
 from torch import nn
 
 from recdistill.errors import OptionError
-from recdistill.models.layers import SelfAttention, TransformerBlock, draw_normal, dropout, linear
+from recdistill.models.layers import (
+    GRU,
+    SelfAttention,
+    TransformerBlock,
+    draw_normal,
+    draw_uniform,
+    draw_xavier_normal,
+    dropout,
+    linear,
+)
 from recdistill.models.sasrec import SASRec
 
 
@@ -35,6 +44,40 @@ def test_weights_are_drawn_by_shape(generator: torch.Generator) -> None:
     assert module[0].bias.abs().max() == 0
     assert module[1].norm.weight.tolist() == [1] * 4
     assert module[1].norm.bias.tolist() == [0] * 4
+
+
+def test_matrices_are_drawn_as_torch_draws_them(generator: torch.Generator) -> None:
+    """By spread and bounds; the draws themselves are those of the given generator."""
+    normal, expected = torch.zeros(300, 500), nn.init.xavier_normal_(torch.zeros(300, 500), generator=generator)
+    draw_xavier_normal(normal, generator)
+    assert float(normal.std()) == pytest.approx(float(expected.std()), rel=0.01)
+    assert float(normal.mean()) == pytest.approx(0, abs=0.001)
+    uniform = torch.zeros(300, 500)
+    draw_uniform(uniform, 0.25, generator)
+    assert float(uniform.max()) == pytest.approx(0.25, rel=1e-3)
+    assert float(uniform.min()) == pytest.approx(-0.25, rel=1e-3)
+    assert float(uniform.std()) == pytest.approx(0.5 / math.sqrt(12), rel=0.01)
+
+
+@pytest.mark.parametrize("length", [1, 6])
+def test_the_recurrent_layer_is_torchs(length: int, generator: torch.Generator) -> None:
+    ours, theirs = GRU(3, 4).double(), nn.GRU(3, 4, bias=False, batch_first=True, dtype=torch.float64)
+    pairs = ((ours.input_weight, theirs.weight_ih_l0), (ours.state_weight, theirs.weight_hh_l0))
+    with torch.no_grad():
+        for parameter, copy in pairs:
+            parameter.normal_(generator=generator)
+            copy.copy_(parameter)
+    values = torch.randn(2, length, 3, dtype=torch.float64, generator=generator).requires_grad_()
+    found, expected = ours(values), theirs(values)[0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    direction = torch.randn(found.shape, dtype=torch.float64, generator=generator)
+    slopes = (
+        torch.autograd.grad((states * direction).sum(), [values, *weights])
+        for states, weights in ((found, [pair[0] for pair in pairs]), (expected, [pair[1] for pair in pairs]))
+    )
+    for mine, other in zip(*slopes, strict=True):
+        assert length == 1 or other.abs().max() > 1e-3
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-12)
 
 
 @pytest.fixture

@@ -17,6 +17,17 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "dropout": 0.3,
         "attention_dropout": 0.4,
     },
+    "gru4rec": {"embedding_dim": 4, "hidden_dim": 5, "num_layers": 2, "dropout": 0.3},
+    "narm": {"embedding_dim": 4, "hidden_dim": 5, "dropout": 0.3, "output_dropout": 0.4},
+    "bert4rec": {
+        "embedding_dim": 4,
+        "num_blocks": 2,
+        "num_heads": 2,
+        "inner_dim": 6,
+        "dropout": 0.3,
+        "attention_dropout": 0.4,
+        "mask_ratio": 0.6,
+    },
     "popularity": {},
 }
 IDS = torch.tensor([[3, 1, 6, 2, 5], [5, 2, 4, 0, 0], [1, 6, 0, 0, 0]])

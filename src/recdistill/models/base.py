@@ -47,6 +47,11 @@ class Recommender(nn.Module, ABC):
         """The item table; row 0 belongs to padding."""
 
     @property
+    def item_width(self) -> int:
+        """Columns of the item table that hold item vectors: all, unless a model keeps more of an item there."""
+        return self.item_table.shape[1]
+
+    @property
     def item_table_name(self) -> str:
         """Name of the item table among the model's weights."""
         return next(name for name, value in self.named_parameters() if value is self.item_table)
@@ -78,12 +83,12 @@ class Recommender(nn.Module, ABC):
         embedded = self.embed(batch.items)
         if batch.targets is None:  # each input predicts its own row's next item, whose vector is known already
             hidden = self.encode(embedded[:, :-1], batch.lengths, batch.positions, generator)
-            following = _following(batch.positions, embedded)
-            losses = batch.items.cross_entropy(hidden, self.item_table, following, embedded)
+            targets = following(batch.positions, embedded)
+            losses = batch.items.cross_entropy(hidden, self.item_table, targets, embedded)
         else:
             hidden = self.encode(embedded, batch.lengths, batch.positions, generator)
             losses = batch.targets.cross_entropy(hidden, self.item_table, batch.positions)
-        return (losses * batch.weights).sum() / batch.weights.sum().clamp(min=1e-12), hidden
+        return weighted_mean(losses, batch.weights), hidden
 
     def loss(self, batch: SequenceBatch, generator: Randomness | None = None) -> Float[Tensor, ""]:
         """Return the weighted mean cross-entropy of the targets, in nats."""
@@ -110,7 +115,7 @@ class Recommender(nn.Module, ABC):
         Raises:
             OptionError: the factor has another width, or another number of items, than this model.
         """
-        expected = (self.item_table.shape[0] - 1, self.item_table.shape[1])
+        expected = (self.item_table.shape[0] - 1, self.item_width)
         if tuple(factor.shape) != expected:
             raise OptionError(
                 "--items",
@@ -119,11 +124,17 @@ class Recommender(nn.Module, ABC):
                 f"use --items random, or a model with embedding_dim {factor.shape[1]}",
             )
         with torch.no_grad():
-            self.item_table[1:] = factor.to(self.item_table)
+            self.item_table[1:, : self.item_width] = factor.to(self.item_table)
         self.item_table.requires_grad_(not freeze)
 
 
-def _following(positions: Int[Tensor, "B P"] | None, embedded: Float[Tensor, "B T D"]) -> Int[Tensor, "B P"]:
+def weighted_mean(losses: Float[Tensor, "B P"], weights: Float[Tensor, "B P"]) -> Float[Tensor, ""]:
+    """Return the weighted mean; 0 where all weights are."""
+    return (losses * weights).sum() / weights.sum().clamp(min=1e-12)
+
+
+def following(positions: Int[Tensor, "B P"] | None, embedded: Float[Tensor, "B T D"]) -> Int[Tensor, "B P"]:
+    """Return the positions after ``positions``, or all but the first."""
     if positions is not None:
         return positions + 1
     later = torch.arange(1, embedded.shape[1], device=embedded.device)
