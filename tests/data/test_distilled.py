@@ -20,9 +20,9 @@ from recdistill.data.distilled import (
     size_in_bytes,
 )
 from recdistill.data.rows import KINDS, HardRows, Rows
-from recdistill.errors import ArtifactError, InputError
+from recdistill.errors import ArtifactError, InputError, RecdistillError
 from recdistill.storage import sha256
-from reference.rows import IDS, LENGTHS, R, V, make, same
+from reference.rows import IDS, LENGTHS, L, R, V, make, same
 from reference.tiny import vocabulary
 
 kinds = pytest.mark.parametrize("kind", sorted(KINDS))
@@ -222,6 +222,11 @@ def test_wrong_tensors_are_refused(folder: Path, name: str, tensor: torch.Tensor
         ("tucker", "user_factor", (2, 2)),
         ("tucker", "time_factor", (4, 3)),
         ("tucker", "pad_column", (2,)),
+        ("low_rank", "latent", (3, 4, L)),
+        ("low_rank", "latent", (2, 5, L)),
+        ("low_rank", "decoder", (V - 1, L)),
+        ("low_rank", "decoder", (V, L + 1)),
+        ("low_rank", "temperature", (2,)),
         ("counts", "counts", (V,)),
     ],
 )
@@ -231,6 +236,28 @@ def test_shapes_that_do_not_fit_each_other_are_refused(
     dataset(make(kind)).save(tmp_path / "made")
     edit_tensors(tmp_path / "made", **{name: torch.ones(shape)})
     refused(tmp_path / "made", "data.safetensors", "has shape")
+
+
+def test_a_learnt_decoder_counts_beside_the_item_factor(tmp_path: Path) -> None:
+    dataset(make("low_rank")).save(tmp_path / "made")
+    stored = load_file(tmp_path / "made" / "data.safetensors")
+    assert {name: tuple(tensor.shape) for name, tensor in stored.items()} == {
+        "latent": (3, 5, L),
+        "decoder": (V, L),
+        "temperature": (1,),
+        "item_factor": (V, R),
+    }
+    sizes = size_in_bytes(tmp_path / "made")
+    assert sizes["item_factor"] == V * R * 4
+    assert sizes["data"] - sizes["item_factor"] > 4 * (3 * 5 * L + V * L + 1)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0])
+def test_a_temperature_that_is_not_above_zero_is_refused(tmp_path: Path, bad: float) -> None:
+    dataset(make("low_rank")).save(tmp_path / "made")
+    edit_tensors(tmp_path / "made", temperature=torch.tensor([bad]))
+    with pytest.raises(RecdistillError, match=f"temperature of the rows is {bad}, not above 0"):
+        DistilledDataset.load(tmp_path / "made")
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

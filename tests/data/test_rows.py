@@ -7,6 +7,8 @@ from recdistill.data.batches import HardItems, SoftItems, supervise
 from recdistill.data.rows import (
     KINDS,
     LabelledRows,
+    LowRankRows,
+    SoftRows,
     TuckerRows,
     compact_ids,
     soft_batch,
@@ -134,6 +136,32 @@ def test_tucker_rows_with_a_padding_column() -> None:
     again = TuckerRows.from_tensors(rows.tensors(), rows.item_factor)
     assert again.pad_column is True
     assert TuckerRows.from_tensors(plain.tensors(), plain.item_factor).pad_column is False
+
+
+def test_low_rank_rows_by_loop() -> None:
+    rows = make("low_rank")
+    assert isinstance(rows, LowRankRows)
+    items = rows.items()
+    assert items.first_id == 1
+    found = items.dense().probabilities
+    assert found.shape == (3, 5, V)
+    for a in range(3):
+        for b in range(5):
+            logits = torch.stack([(rows.latent[a, b] * rows.decoder[item]).sum() / 0.7 for item in range(V)])
+            torch.testing.assert_close(found[a, b], logits.exp() / logits.exp().sum())
+    counts = rows.item_counts(V)
+    assert counts[0] == 0
+    torch.testing.assert_close(counts[1:], found.sum((0, 1)))
+
+
+def test_low_rank_rows_need_no_item_factor() -> None:
+    rows = make("low_rank")
+    again = LowRankRows.from_tensors(rows.tensors(), None)
+    same(again.batch(torch.arange(3)), rows.batch(torch.arange(3)))
+
+
+def test_rows_that_hold_distributions_are_soft() -> None:
+    assert {kind for kind in KINDS if isinstance(make(kind), SoftRows)} == {"tucker", "low_rank"}
 
 
 def test_count_rows_hold_counts_and_no_rows() -> None:

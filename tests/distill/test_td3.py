@@ -4,8 +4,7 @@ Not proved: accuracy on real data.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,16 @@ import pytest
 import torch
 
 from recdistill.bilevel.kernels import Kernels
-from recdistill.bilevel.optimizer import Adam, Student
+from recdistill.bilevel.optimizer import Adam
 from recdistill.data.development import Development
 from recdistill.data.rows import TuckerRows
 from recdistill.distill.base import Engine, RunContext
+from recdistill.distill.bilevel_sequences import SequenceTask
 from recdistill.distill.synthetic import TuckerSequences
-from recdistill.distill.td3 import _Task
+from recdistill.distill.td3 import TD3
 from recdistill.errors import OptionError
 from recdistill.training.trajectory import Trajectory
-from reference.td3 import TINY, same, spy_on_steps, start_of, summary, task_of
+from reference.td3 import TINY, epoch_of, from_teacher, killer, same, spy_on_steps, start_of, summary, task_of
 from reference.tiny import NUM_ITEMS
 
 
@@ -65,13 +65,6 @@ def test_a_padding_column_takes_part_in_the_softmax(train: Development, teacher:
     assert rows.items().dense().probabilities[..., 0].min() > 0.01
 
 
-def from_teacher(student: Student, teacher: Trajectory) -> list[int]:
-    """Return the epochs whose weights the student, or each of several, has."""
-    recorded = {number: Student.of(teacher.weights(number)).weights for number in range(teacher.num_epochs + 1)}
-    rows = student.weights.view(student.learners or 1, -1)
-    return [next(number for number, weights in recorded.items() if torch.equal(row, weights)) for row in rows]
-
-
 @pytest.mark.parametrize("learners", [1, 2])
 @pytest.mark.parametrize("carry_over", [False, True])
 def test_carry_over_goes_on_from_the_plain_steps(
@@ -79,12 +72,11 @@ def test_carry_over_goes_on_from_the_plain_steps(
 ) -> None:
     settings = replace(TINY, carry_over=carry_over, max_inner_steps=6, outer_batch_size=60, learners=learners)
     task = task_of(settings, train, teacher)
-    steps = spy_on_steps(task, monkeypatch)
+    steps = spy_on_steps(monkeypatch)
     run = start_of(task)
-    task.outer_epoch(run)
+    epoch_of(task, run)
     epoch = len(steps)
-    run.epoch += 1
-    task.outer_epoch(run)
+    epoch_of(task, run)
     assert epoch == task.steps_per_epoch >= 3
     for index, (start, _, _) in enumerate(steps):
         assert (start.moments, start.step) == ((), 0)
@@ -102,13 +94,12 @@ def test_the_start_is_drawn_by_step_or_by_epoch(
 ) -> None:
     settings = replace(TINY, pool_draw=pool_draw, outer_batch_size=30, window=1, max_inner_steps=1)
     task = task_of(settings, train, teacher)
-    steps = spy_on_steps(task, monkeypatch)
+    steps = spy_on_steps(monkeypatch)
     run = start_of(task)
     drawn = []
     for _ in range(4):
         steps.clear()
-        task.outer_epoch(run)
-        run.epoch += 1
+        epoch_of(task, run)
         drawn.append({from_teacher(start, teacher)[0] for start, _, _ in steps})
     assert len(steps) > 5
     if pool_draw == "epoch":
@@ -135,12 +126,11 @@ def test_every_prefix_is_judged_once_an_epoch(
     shuffle: bool, train: Development, teacher: Trajectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = task_of(replace(TINY, shuffle=shuffle), train, teacher)
-    steps = spy_on_steps(task, monkeypatch)
+    steps = spy_on_steps(monkeypatch)
     run, orders = start_of(task), []
     for _ in range(2):
         steps.clear()
-        task.outer_epoch(run)
-        run.epoch += 1
+        epoch_of(task, run)
         orders.append(torch.cat([rows for *_, rows in steps]).tolist())
     everything = list(range(len(task.real)))
     assert [sorted(order) for order in orders] == [everything, everything]
@@ -172,19 +162,6 @@ def test_the_outer_loss_falls(train: Development, teacher: Trajectory) -> None:
     assert probabilities.max() > 0.08  # no longer uniform
 
 
-def killer(at: int) -> Callable[..., None]:
-    """Return a progress that kills the run at its ``at``-th report of distillation."""
-    calls = []
-
-    def progress(stage: str, done: int, total: int, note: str = "") -> None:
-        if stage == "distill":
-            calls.append(done)
-            if len(calls) == at:
-                raise KeyboardInterrupt
-
-    return progress
-
-
 def test_a_killed_run_continues_to_the_same_bits(train: Development, teacher: Trajectory, tmp_path: Path) -> None:
     settings = replace(TINY, learners=2, outer_dropout=True)
     whole = summary(settings, train, teacher)
@@ -206,11 +183,11 @@ def test_the_best_epoch_is_returned(train: Development, teacher: Trajectory, mon
     scores = {1: 0.1, 2: 0.5, 3: 0.3}
     kept = {}
 
-    def judge(self: _Task, epoch: int) -> float:
+    def judge(self: SequenceTask, epoch: int) -> float:
         kept[epoch] = self.synthetic.frozen_rows()
         return scores[epoch]
 
-    monkeypatch.setattr(_Task, "judge", judge)
+    monkeypatch.setattr(SequenceTask, "judge", judge)
     made = summary(TINY, train, teacher)
     assert all(torch.equal(made.rows.tensors()[n], value) for n, value in kept[2].tensors().items())
     assert not torch.equal(kept[2].core, kept[3].core)
@@ -227,11 +204,11 @@ def test_the_judge_trains_a_fresh_student(
     def spy(model: Any, rows: Any, recipe: Any, rng: Any) -> None:
         seen.append((model.item_table.detach().clone(), recipe))
 
-    monkeypatch.setattr("recdistill.distill.td3.fit", spy)
+    monkeypatch.setattr("recdistill.distill.bilevel_sequences.fit", spy)
     score = task.judge(1)
     assert score == task.judge(1)
     table, recipe = seen[0]
-    assert torch.equal(table[1:], task.synthetic.item_factor) is (items == "given")
+    assert torch.equal(table[1:], task.item_factor) is (items == "given")
     assert (recipe.max_steps, recipe.batch_size, recipe.learning_rate, recipe.weight_decay) == (3, 3, 0.005, 5e-5)
 
 
@@ -254,6 +231,8 @@ def test_the_judge_trains_a_fresh_student(
         ("feature_scale", "sum"),
         ("pool_draw", "run"),
         ("judge_items", "teacher"),
+        ("adjoint", "approximate"),
+        ("start", "teacher"),
         ("outer_learning_rate", 0.0),
         ("inner_learning_rate", -1.0),
         ("inner_weight_decay", -1.0),
@@ -286,6 +265,44 @@ def test_an_engine_is_what_it_was_asked_to_be() -> None:
     compiled = Kernels(product="forward_over_reverse", record=True, compile=True)
     assert Engine(compile=True).unroll(optimizer, 3).kernels == compiled
     assert Engine(compile=True, product="double_backward").unroll(optimizer, 3).kernels.product == "double_backward"
+
+
+DEFAULTS: dict[str, Any] = {
+    "num_rows": 30,
+    "length": 50,
+    "rank": 8,
+    "epochs": 30,
+    "outer_learning_rate": 0.03,
+    "outer_weight_decay": 1e-4,
+    "outer_batch_size": 4096,
+    "clip_norm": 1.0,
+    "inner_learning_rate": 0.005,
+    "inner_weight_decay": 5e-5,
+    "synthetic_batch_size": 15,
+    "max_inner_steps": 200,
+    "window": 40,
+    "inner_objective": "last_and_middle",
+    "feature_weight": 1.0,
+    "feature_scale": "mean",
+    "pool": (5, 30),
+    "learners": 1,
+    "pool_draw": "step",
+    "carry_over": False,
+    "pad_column": False,
+    "outer_dropout": False,
+    "teacher_dropout": False,
+    "shuffle": True,
+    "judge_steps": 200,
+    "judge_items": "given",
+    "select_protocol": "uni100",
+    "select_metric": "MRR@10",
+}
+LATER = {"adjoint": "exact", "start": "pool", "init": "random", "init_smoothing": 0.1}
+
+
+def test_the_parameters_keep_their_names_and_defaults() -> None:
+    """Artifacts of the first versions state exactly these; what came later leaves their algorithm as it was."""
+    assert asdict(TD3()) == DEFAULTS | LATER
 
 
 def test_rows_are_at_least_four_items_long() -> None:

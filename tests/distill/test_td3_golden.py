@@ -13,9 +13,10 @@ import pytest
 from recdistill.bilevel.optimizer import Student
 from recdistill.data.development import Development
 from recdistill.distill.base import Engine, RunContext
-from recdistill.distill.td3 import TD3, _Task
+from recdistill.distill.bilevel_sequences import SequenceTask
+from recdistill.distill.td3 import TD3
 from recdistill.training.trajectory import Trajectory
-from reference.td3 import ENGINES, TINY, Recording, start_of, task_of
+from reference.td3 import ENGINES, TINY, Recording, epoch_of, start_of, task_of
 
 # the first use of forward mode in a process compiles some of its formulas with a part of torch that torch deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
@@ -115,17 +116,15 @@ def test_and_so_does_a_recording(train: Development, teacher: Trajectory) -> Non
 def test_and_so_does_a_stack_of_one_learner(
     train: Development, teacher: Trajectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = _Task.start
-    monkeypatch.setattr(_Task, "start", lambda self, draw: Student.stack([start(self, draw)]))
+    start = SequenceTask.start
+    monkeypatch.setattr(SequenceTask, "start", lambda self, key: Student.stack([start(self, key)]))
     compare(GOLDEN["defaults"], TINY, RunContext(), train, teacher)
 
 
 def compare(golden: Golden, settings: TD3, context: RunContext, train: Development, teacher: Trajectory) -> None:
     task = task_of(settings, train, teacher, context)
-    run, losses = start_of(task), []
-    for _ in range(2):
-        losses += task.outer_epoch(run)
-        run.epoch += 1
+    run = start_of(task)
+    losses = epoch_of(task, run) + epoch_of(task, run)
     norms = {name: float(value.detach().double().norm()) for name, value in task.synthetic.named_parameters()}
     assert losses == pytest.approx(golden.losses, rel=1e-5)
     assert norms == pytest.approx(golden.norms, rel=1e-5)

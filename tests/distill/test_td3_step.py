@@ -18,10 +18,11 @@ from recdistill.bilevel.optimizer import Student, Tensors
 from recdistill.bilevel.unroll import MetaResult, Unroll
 from recdistill.data.development import Development
 from recdistill.distill.base import Engine, RunContext
-from recdistill.distill.td3 import TD3, _Task
+from recdistill.distill.bilevel_sequences import SequenceTask
+from recdistill.distill.td3 import TD3
 from recdistill.errors import NumericalError
 from recdistill.training.trajectory import Trajectory
-from reference.td3 import ENGINES, TINY, judged, start_of, task_of
+from reference.td3 import ENGINES, TINY, judged, start_of, stepped, task_of
 from reference.tiny import sasrec
 
 # the first use of forward mode in a process compiles some of its formulas with a part of torch that torch deprecates
@@ -36,7 +37,7 @@ def tiles_of_three_items(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recdistill.data.soft_items.tile_for", lambda rows, itemsize: 3)
 
 
-def double(settings: TD3, engine: Engine, train: Development, teacher: Trajectory) -> tuple[_Task, Student]:
+def double(settings: TD3, engine: Engine, train: Development, teacher: Trajectory) -> tuple[SequenceTask, Student]:
     """Return a task in float64 with factors far from uniform, and a student to start from."""
     task = task_of(settings, train, teacher, RunContext(engine=engine))
     task.synthetic.double()
@@ -53,12 +54,12 @@ def double(settings: TD3, engine: Engine, train: Development, teacher: Trajector
     return replace(task, features=features), students[0] if len(students) == 1 else Student.stack(students)
 
 
-def meta_gradient(task: _Task, student: Student) -> tuple[float, Tensors]:
+def meta_gradient(task: SequenceTask, student: Student) -> tuple[float, Tensors]:
     """Return the outer loss of one step, and its derivative in the factors."""
-    loss, _ = task.outer_step(start_of(task), student, torch.arange(0, 60, 3))
-    found = {name: value.grad for name, value in task.synthetic.named_parameters()}
-    assert all(slope is not None and slope.abs().max() > 1e-6 for slope in found.values())
-    return loss, {name: slope.clone() for name, slope in found.items() if slope is not None}
+    result = task.outer_step(0, student, torch.arange(0, 60, 3))
+    assert result.gradient.keys() == {"core", "user_factor", "time_factor"}
+    assert all(slope.abs().max() > 1e-6 for slope in result.gradient.values())
+    return float(result.outer_loss), result.gradient
 
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -163,7 +164,7 @@ def test_an_outer_step_is_clipped_adam_along_the_cosine(
     clip_norm: float, engine: Engine, train: Development, teacher: Trajectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = task_of(replace(TINY, clip_norm=clip_norm), train, teacher, RunContext(engine=engine))
-    run, scale = start_of(task), 1.0
+    run, scale, total = start_of(task), 1.0, 3 * task.steps_per_epoch
     run.step = 3
     reference = copy.deepcopy(task.synthetic)
     optimizer = torch.optim.Adam(reference.parameters(), lr=1.0, weight_decay=1e-4)
@@ -184,15 +185,14 @@ def test_an_outer_step_is_clipped_adam_along_the_cosine(
         assert 1e-3 < norm < 1e3
         for value in gradients:
             value *= min(1.0, clip_norm / float(norm))
-        optimizer.param_groups[0]["lr"] = 0.03 * 0.5 * (1 + math.cos(math.pi * step / task.total_steps))
+        optimizer.param_groups[0]["lr"] = 0.03 * 0.5 * (1 + math.cos(math.pi * step / total))
         optimizer.step()
         with torch.no_grad():  # the graph of the factors is needed all the same
-            assert task.outer_step(run, task.start(0), torch.arange(5))[0] == 1.0
+            assert stepped(task, run, task.start(0), torch.arange(5)).outer_loss == 1.0
         assert run.step == step + 1
         for ours, theirs in zip(task.synthetic.parameters(), reference.parameters(), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
         scale = 30.0  # Adam's first step forgets the size of a gradient, not its second
-    assert task.total_steps == 3 * task.steps_per_epoch
 
 
 def test_the_unroll_is_uniform_between_window_and_longest(
@@ -209,9 +209,9 @@ def test_the_unroll_is_uniform_between_window_and_longest(
         )
 
     monkeypatch.setattr(Unroll, "__call__", estimate)
-    run, student = start_of(task), task.start(0)
-    for _ in range(60):
-        task.outer_step(run, student, torch.arange(5))
+    student = task.start(0)
+    for step in range(60):
+        task.outer_step(step, student, torch.arange(5))
     assert {count: steps.count(count) > 9 for count in steps} == {2: True, 3: True, 4: True}
 
 
@@ -309,7 +309,7 @@ def test_outer_dropout_changes_the_judgement_only(train: Development, teacher: T
     assert torch.equal(plain.features, noisy.features)
     rows, params = torch.arange(5), teacher.weights(1)
 
-    def judgement(task: _Task, outer_step: int) -> float:
+    def judgement(task: SequenceTask, outer_step: int) -> float:
         return float(judged(task.outer_loss(rows, outer_step), params))
 
     assert judgement(plain, 0) == judgement(plain, 1)
@@ -336,7 +336,7 @@ def test_a_loss_that_is_nan_is_an_error(learners: int, train: Development, teach
     weights = start.weights.clone()
     weights.view(learners, -1)[-1] = float("nan")  # one of them is enough
     with pytest.raises(NumericalError, match="the outer loss is nan") as caught:
-        task.outer_step(start_of(task), start.with_weights(weights), torch.arange(5))
+        stepped(task, start_of(task), start.with_weights(weights), torch.arange(5))
     assert (caught.value.stage, caught.value.step) == ("distilling with td3", 1)
 
 
@@ -351,5 +351,5 @@ def test_a_gradient_that_is_nan_is_an_error(
     before = task.synthetic.core.detach().clone()
     monkeypatch.setattr(Unroll, "__call__", estimate)
     with pytest.raises(NumericalError, match="gradient"):
-        task.outer_step(start_of(task), task.start(0), torch.arange(5))
+        stepped(task, start_of(task), task.start(0), torch.arange(5))
     assert torch.equal(task.synthetic.core, before)

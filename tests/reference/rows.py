@@ -3,9 +3,9 @@
 import torch
 
 from recdistill.data.batches import DenseItems, HardItems, SequenceBatch, SoftItems
-from recdistill.data.rows import CountRows, HardRows, LabelledRows, Rows, TuckerRows
+from recdistill.data.rows import CountRows, HardRows, LabelledRows, LowRankRows, Rows, TuckerRows
 
-V, R = 9, 4
+V, R, L = 9, 4, 3
 IDS = torch.tensor([[3, 1, 9, 2], [5, 9, 0, 0], [4, 4, 4, 0]])
 LENGTHS = torch.tensor([4, 2, 3])
 
@@ -24,6 +24,8 @@ def make(kind: str, precision: torch.dtype = torch.float32) -> Rows:
         return LabelledRows(IDS, LENGTHS, normal(3, 4, R).to(precision), factor)
     if kind == "tucker":
         return TuckerRows(normal(2, 3, R), normal(3, 2), normal(5, 3), factor)
+    if kind == "low_rank":
+        return LowRankRows(normal(3, 5, L), normal(V, L), torch.tensor([0.7]))
     if kind == "counts":
         return CountRows(torch.arange(V + 1.0))
     raise AssertionError(f"no example of the kind {kind}: write one")

@@ -193,8 +193,8 @@ class Adam:
     Raises:
         OptionError: a value is out of its range.
 
-    Reference: Kingma and Ba, Adam, ICLR 2015, arXiv 1412.6980, algorithm 1. The adjoint is the exact form of Farzi's
-    reverse-mode Adam (arXiv 2310.09983), which folds the second moment into the first and loses its history.
+    Reference: Kingma and Ba, Adam, ICLR 2015, arXiv 1412.6980, algorithm 1. The adjoint is exact; Farzi's published one
+    is :class:`~recdistill.bilevel.folded_adam.FoldedAdam`.
     """
 
     learning_rate: float
@@ -226,20 +226,25 @@ class Adam:
         self, before: Student, gradient: Tensor, after: Student, cotangent: Cotangent
     ) -> tuple[Tensor, Cotangent]:
         """Return the cotangents of the gradient and of ``before``; the second moment's is 0 where that moment is."""
-        first, second = after.moments
         beta1, beta2 = self.betas
-        rate, correction = self._corrections(after.step)
-        root = second.sqrt().div_(correction)
-        reciprocal = (root + self.eps).reciprocal_()
-        pull = (cotangent.weights * reciprocal).mul_(-rate)
-        first_bar = cotangent.moments[0] + pull
-        # d weights / d second = rate first / (root + eps)^2 / (2 correction^2 root)
-        second_bar = reciprocal.mul_(first).mul_(pull).div_(root).mul_(-0.5 / correction**2)
-        second_bar.masked_fill_(second == 0, 0.0).add_(cotangent.moments[1])
+        first_bar, second_bar = self._moment_bars(after, cotangent.weights)
+        first_bar += cotangent.moments[0]
+        second_bar += cotangent.moments[1]
         slope = self._slope(before.weights, gradient)
         slope_bar = ((1 - beta1) * first_bar).addcmul_(slope, second_bar, value=2 * (1 - beta2))
         weights_bar = self._through_decay(cotangent.weights, slope_bar)
         return slope_bar, Cotangent(weights_bar, (first_bar.mul_(beta1), second_bar.mul_(beta2)))
+
+    def _moment_bars(self, after: Student, weights_bar: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what reaches the two moments of ``after`` from its own weights; 0 where the second one is 0."""
+        first, second = after.moments
+        rate, correction = self._corrections(after.step)
+        root = second.sqrt().div_(correction)
+        reciprocal = (root + self.eps).reciprocal_()
+        first_bar = (weights_bar * reciprocal).mul_(-rate)
+        # d weights / d second = rate first / (root + eps)^2 / (2 correction^2 root)
+        second_bar = reciprocal.mul_(first).mul_(first_bar).div_(root).mul_(-0.5 / correction**2)
+        return first_bar, second_bar.masked_fill_(second == 0, 0.0)
 
     def rewind_weights(self, after: Student) -> Tensor:
         """Return the weights before the step that led to ``after``."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from recdistill.cli.bars import progress_bars
-from recdistill.cli.folders import check_out, require_kind, state_file
+from recdistill.cli.folders import cache_folder, check_out, require_kind, state_file
 from recdistill.cli.inspect import show_distilled
 from recdistill.cli.options import (
     Flag,
@@ -65,7 +65,8 @@ def distill(
     out
         Folder to write.
     method
-        td3, or a control: random, random_soft, longest, most_recent, popularity, untrained.
+        Learnt: td3, farzi, refined. Selected users: k_center, herding, el2n, longest, most_recent. Controls: random,
+        random_soft, popularity, untrained.
     budget
         Sequences and items per sequence, such as 30x50; the method's default when left out.
     option
@@ -97,7 +98,13 @@ def distill(
     state = state_file(out, train.hash, method, distiller, teachers, seed, resume=resume)
     with progress_bars() as progress:
         teacher = teachers.find(train, spec, seed=seed, progress=progress)
-        context = RunContext(state=state, progress=progress, device=where, engine=Engine(compile=compile))
+        context = RunContext(
+            state=state,
+            cache=cache_folder(teachers.cache),
+            progress=progress,
+            device=where,
+            engine=Engine(compile=compile),
+        )
         with under("--option", defaults_of(type(distiller))):
             made = distill_dataset(train, distiller, teacher, seed=seed, context=context)
         made.save(out, replace=overwrite)

@@ -10,7 +10,7 @@ from recdistill.cli.options import Flag
 from recdistill.cli.prepare import show_prepared
 from recdistill.data.distilled import DistilledDataset, size_in_bytes
 from recdistill.data.prepared import PreparedDataset
-from recdistill.data.rows import HardRows, LabelledRows, TuckerRows
+from recdistill.data.rows import HardRows, LabelledRows, SoftRows
 from recdistill.errors import ArtifactError
 from recdistill.storage import read_json
 from recdistill.training.checkpoint import load_model
@@ -90,7 +90,7 @@ def show_distilled(dataset: DistilledDataset, folder: Path, *, as_json: bool) ->
         print_json(facts | {"parameters": manifest.parameters, "examples": examples})
         return
     print_facts("distilled dataset", facts)
-    soft = isinstance(dataset.rows, TuckerRows)
+    soft = isinstance(dataset.rows, SoftRows)
     for row, places in enumerate(examples):
         lines = [[str(place["position"]), str(place["item"]), f"{place['probability']:.3f}"] for place in places]
         if soft:
@@ -102,7 +102,7 @@ def show_distilled(dataset: DistilledDataset, folder: Path, *, as_json: bool) ->
 def most_probable(dataset: DistilledDataset) -> list[list[dict[str, Any]]]:
     """Return the most probable item at the first positions of the first rows."""
     rows = dataset.rows
-    if isinstance(rows, TuckerRows):
+    if isinstance(rows, SoftRows):
         dense = rows.items().dense()
         chosen, best = dense.probabilities[:SHOWN_ROWS, :SHOWN_POSITIONS].max(-1)
         ids = best + dense.first_id

@@ -3,10 +3,11 @@
 Every kind is training data (``len``, ``batch``, ``item_counts``) made of named tensors. A new kind is one class and one
 line of ``KINDS``.
 
-Shapes: ``N`` rows, ``T`` positions, ``V`` items, ``R`` width of the item factor, ``R1 R2`` ranks of users and time.
+Shapes: ``N`` rows, ``T`` positions, ``V`` items, ``R`` width of the item factor, ``R1 R2`` ranks of users and time,
+``L`` width of a learnt decoder.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -40,6 +41,20 @@ class Rows(TrainingData, Protocol):
 
     @staticmethod
     def from_tensors(tensors: dict[str, Tensor], item_factor: Tensor | None) -> "Rows":
+        """Return the rows that ``tensors`` and the item factor describe."""
+        ...
+
+
+@runtime_checkable
+class SoftRows(Rows, Protocol):
+    """Rows that hold a distribution over items at every position."""
+
+    def items(self) -> SoftItems:
+        """Return all rows as soft items."""
+        ...
+
+    @staticmethod
+    def from_tensors(tensors: dict[str, Tensor], item_factor: Tensor | None) -> "SoftRows":
         """Return the rows that ``tensors`` and the item factor describe."""
         ...
 
@@ -200,16 +215,11 @@ class TuckerRows:
 
     def batch(self, rows: Int[Tensor, " B"]) -> SequenceBatch:
         """Return some rows with the next distribution as target at every position."""
-        items = self.items()
-        return soft_batch(SoftItems(items.queries[rows], items.keys, items.first_id), len(rows), self.length)
+        return soft_batch(some_rows(self.items(), rows), len(rows), self.length)
 
     def item_counts(self, num_items: int) -> Float[Tensor, " V1"]:
         """Return the expected number of occurrences of each item."""
-        items = self.items().dense()
-        counts = torch.zeros(num_items + 1)
-        counts[items.first_id :] = items.probabilities.sum((0, 1))
-        counts[0] = 0
-        return counts
+        return expected_counts(self.items(), num_items)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what is stored."""
@@ -231,6 +241,73 @@ class TuckerRows:
             _needed(item_factor),
             bool(tensors["pad_column"].item()),
         )
+
+
+@dataclass(frozen=True)
+class LowRankRows:
+    """Distributions over items at every position, as the softmax of latent vectors and a decoder, both learnt (Farzi).
+
+    Args:
+        latent: one vector per row and position.
+        decoder: one vector per item, 1 to V.
+        temperature: the logits are divided by it; above 0.
+    """
+
+    latent: Float[Tensor, "N T L"]
+    decoder: Float[Tensor, "V L"]
+    temperature: Float[Tensor, "1"]
+    kind: ClassVar[str] = "low_rank"
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.latent)
+
+    @property
+    def length(self) -> int:
+        """Items per row."""
+        return self.latent.shape[1]
+
+    def items(self) -> SoftItems:
+        """Return all rows as soft items."""
+        return SoftItems(self.latent / self.temperature, self.decoder)
+
+    def batch(self, rows: Int[Tensor, " B"]) -> SequenceBatch:
+        """Return some rows with the next distribution as target at every position."""
+        return soft_batch(some_rows(self.items(), rows), len(rows), self.length)
+
+    def item_counts(self, num_items: int) -> Float[Tensor, " V1"]:
+        """Return the expected number of occurrences of each item."""
+        return expected_counts(self.items(), num_items)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is stored."""
+        return {"latent": self.latent, "decoder": self.decoder, "temperature": self.temperature}
+
+    @staticmethod
+    def shapes() -> dict[str, str]:
+        """Return the named shape of each stored tensor."""
+        return {"latent": "N T L", "decoder": "V L", "temperature": "1"}
+
+    @staticmethod
+    def from_tensors(tensors: dict[str, Tensor], item_factor: Tensor | None) -> "LowRankRows":
+        """Return the rows that ``tensors`` describe; they need no item factor."""
+        if not float(tensors["temperature"]) > 0:
+            raise RecdistillError(f"the temperature of the rows is {float(tensors['temperature'])}, not above 0")
+        return LowRankRows(tensors["latent"], tensors["decoder"], tensors["temperature"])
+
+
+def some_rows(items: SoftItems, rows: Int[Tensor, " B"]) -> SoftItems:
+    """Return some of the rows."""
+    return replace(items, queries=items.queries[rows])
+
+
+def expected_counts(items: SoftItems, num_items: int) -> Float[Tensor, " V1"]:
+    """Return the expected number of occurrences of each item; 0 for padding."""
+    dense = items.dense()
+    counts = torch.zeros(num_items + 1)
+    counts[dense.first_id :] = dense.probabilities.sum((0, 1))
+    counts[0] = 0
+    return counts
 
 
 def soft_batch(items: Items, num_rows: int, length: int, device: torch.device | str = "cpu") -> SequenceBatch:
@@ -291,6 +368,6 @@ def _needed(item_factor: Tensor | None) -> Tensor:
     return item_factor
 
 
-KINDS: dict[str, type[HardRows] | type[LabelledRows] | type[TuckerRows] | type[CountRows]] = {
-    rows.kind: rows for rows in (HardRows, LabelledRows, TuckerRows, CountRows)
+KINDS: dict[str, type[HardRows] | type[LabelledRows] | type[TuckerRows] | type[LowRankRows] | type[CountRows]] = {
+    rows.kind: rows for rows in (HardRows, LabelledRows, TuckerRows, LowRankRows, CountRows)
 }

@@ -2,13 +2,32 @@
 
 from recdistill.distill.base import Distiller
 from recdistill.distill.coresets.counts import PopularityCounts
+from recdistill.distill.coresets.el2n import EL2N
+from recdistill.distill.coresets.herding import Herding
+from recdistill.distill.coresets.k_center import KCenter
 from recdistill.distill.coresets.longest import Longest
 from recdistill.distill.coresets.most_recent import MostRecent
 from recdistill.distill.coresets.random import Random
 from recdistill.distill.coresets.random_soft import RandomSoft
 from recdistill.distill.coresets.untrained import Untrained
+from recdistill.distill.farzi import Farzi
+from recdistill.distill.refined import Refined
 from recdistill.distill.td3 import TD3
 
 DISTILLERS: dict[str, type[Distiller]] = {
-    method.method: method for method in (TD3, Random, RandomSoft, Longest, MostRecent, PopularityCounts, Untrained)
+    method.method: method
+    for method in (
+        TD3,
+        Farzi,
+        Refined,
+        Random,
+        RandomSoft,
+        Longest,
+        MostRecent,
+        KCenter,
+        Herding,
+        EL2N,
+        PopularityCounts,
+        Untrained,
+    )
 }

@@ -80,12 +80,14 @@ class RunContext:
 
     Args:
         state: file for the state of an unfinished run, or ``None`` to keep none.
+        cache: folder of models trained on the full data, for methods that train some; ``None`` to keep none.
         progress: told about every step.
         device: where tensors live.
         engine: how meta-gradients are computed.
     """
 
     state: Path | None = None
+    cache: Path | None = None
     progress: Progress = SILENT
     device: torch.device = CPU
     engine: Engine = field(default_factory=Engine)
@@ -174,5 +176,6 @@ def check_room(num_rows: int, length: int, train: Development) -> None:
 
 
 def item_factor_of(teacher: Trajectory) -> Tensor:
-    """Return the best teacher's item table without the row of padding, (V, D)."""
-    return teacher.model().item_table.detach()[1:].clone()
+    """Return the best teacher's item vectors without the row of padding, (V, D)."""
+    model = teacher.model()
+    return model.item_table.detach()[1:, : model.item_width].clone()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -47,18 +47,18 @@ class SyntheticLoss:
         batch = self._batch(vectors)
         if "positions" in drawn:
             batch = replace(batch, positions=drawn["positions"], weights=drawn["weights"])
-        loss: Tensor = functional_call(self.model, params, (batch, _masks(drawn)))[0]
+        loss: Tensor = functional_call(self.model, params, (batch, masks_of(drawn)))[0]
         return loss
 
     def draw(self, turn: int, middle: torch.Generator, dropout: torch.Generator) -> Tensors:
         """Return what is random in a step: positions of the targets and dropout masks."""
         batch = supervise(self._blanks[turn], self.objective, middle)
         drawn = {} if batch.positions is None else {"positions": batch.positions, "weights": batch.weights}
-        return drawn | _drawn_masks(self._plans[turn], dropout)
+        return drawn | drawn_masks(self._plans[turn], dropout)
 
     @cached_property
     def _plans(self) -> list[MaskPlan]:
-        return [_mask_plan(self.model, supervise(blank, self.objective, torch.Generator())) for blank in self._blanks]
+        return [mask_plan(self.model, supervise(blank, self.objective, torch.Generator())) for blank in self._blanks]
 
     def _batch(self, vectors: Float[Tensor, "B T D"]) -> SequenceBatch:
         return soft_batch(ReadItems(vectors, self.first_id), len(vectors), self.length, vectors.device)
@@ -68,6 +68,29 @@ class SyntheticLoss:
         """Batches of the right shapes, one per minibatch, with zeros for item vectors."""
         table = self.model.item_table.detach()
         return [self._batch(table.new_zeros(size, self.length, table.shape[1])) for size in self.sizes]
+
+
+@runtime_checkable
+class MinibatchLoss(Protocol):
+    """The loss of a student on synthetic rows, in minibatches of fixed cyclic order."""
+
+    @property
+    def model(self) -> Recommender:
+        """The student."""
+        ...
+
+    @property
+    def reads(self) -> Sequence[LinearRead]:
+        """How the synthetic tensors of each minibatch are read, under the name ``embedded``."""
+        ...
+
+    def value(self, params: Tensors, inputs: Tensors, drawn: Tensors) -> Tensor:
+        """Return the loss of a minibatch."""
+        ...
+
+    def draw(self, turn: int, middle: torch.Generator, dropout: torch.Generator) -> Tensors:
+        """Return what is random in a step on the minibatch ``turn``, and what is constant in it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -81,14 +104,14 @@ class InnerSteps:
         dropout_seed: of the masks.
     """
 
-    loss: SyntheticLoss
+    loss: MinibatchLoss
     plain: int
     middle_seed: int
     dropout_seed: int
 
     def plan(self, step: int, learner: int) -> StepLoss:
         """Return the loss of a step."""
-        turn = (step if step < self.plain else step - self.plain) % len(self.loss.sizes)
+        turn = (step if step < self.plain else step - self.plain) % len(self.loss.reads)
         device = self.loss.model.item_table.device
         middle = generator_at(self.middle_seed + learner, step)
         dropout = generator_at(self.dropout_seed + learner, step, device)
@@ -113,7 +136,7 @@ class RealLoss:
     def value(self, params: Tensors, inputs: Tensors, drawn: Tensors) -> Tensor:
         """Return a part's contribution to the loss of the whole batch."""
         value: Tensor
-        value, hidden = functional_call(self.model, params, (_prefixes(drawn), _masks(drawn)))
+        value, hidden = functional_call(self.model, params, (_prefixes(drawn), masks_of(drawn)))
         value = value * drawn["share"]
         if "features" not in drawn:
             return value
@@ -160,7 +183,7 @@ class RealBatch:
                 drawn["features"] = self.features[cut]
                 drawn["fraction"] = self.features.new_tensor(len(drawn["features"]) / rows)
             if self.dropout is not None:
-                drawn |= _drawn_masks(_mask_plan(self.loss.model, _prefixes(drawn)), self.dropout)
+                drawn |= drawn_masks(mask_plan(self.loss.model, _prefixes(drawn)), self.dropout)
             yield StepLoss(self.loss.value, {}, drawn)
 
 
@@ -188,17 +211,20 @@ def _prefixes(drawn: Tensors) -> SequenceBatch:
     )
 
 
-def _mask_plan(model: Recommender, batch: SequenceBatch) -> MaskPlan:
+def mask_plan(model: Recommender, batch: SequenceBatch) -> MaskPlan:
+    """Return which dropout masks a model asks for when it computes the loss of a batch."""
     plan = MaskPlan()
     with torch.no_grad():
         model(batch, plan)
     return plan
 
 
-def _drawn_masks(plan: MaskPlan, generator: torch.Generator) -> Tensors:
+def drawn_masks(plan: MaskPlan, generator: torch.Generator) -> Tensors:
+    """Return fresh masks by name, as a step's loss takes them."""
     return {f"mask {index}": mask for index, mask in enumerate(plan.draw(generator))}
 
 
-def _masks(drawn: Tensors) -> Masks | None:
+def masks_of(drawn: Tensors) -> Masks | None:
+    """Return the masks among what was drawn for a step; ``None`` where there are none."""
     masks = [value for name, value in drawn.items() if name.startswith("mask ")]
     return Masks(masks) if masks else None

@@ -53,7 +53,7 @@ class RandomSoft:
     ) -> Summary:
         """Return the rows of the drawn users with the teacher's labels."""
         self.check(train)
-        model = teacher.model()
+        model = labelling_model(teacher)
         if self.length > model.max_seq_len:
             raise OptionError(
                 "--budget",
@@ -66,6 +66,22 @@ class RandomSoft:
         queries = hidden_states(model, rows).to(getattr(torch, self.precision))
         factor = item_factor_of(teacher)
         return Summary(LabelledRows(rows.item_ids, rows.lengths, queries, factor), factor)
+
+
+def labelling_model(teacher: Trajectory) -> Recommender:
+    """Return the best teacher, whose distributions are made of hidden vectors and item vectors alone.
+
+    Raises:
+        OptionError: they need more than that, such as a bias for each item.
+    """
+    model = teacher.model()
+    if model.item_width < model.item_table.shape[1]:
+        raise OptionError(
+            "--teacher-model",
+            model.name,
+            fix="gives each item a bias, which soft labels do not store; use another teacher, such as sasrec",
+        )
+    return model
 
 
 @torch.no_grad()
