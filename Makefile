@@ -28,9 +28,16 @@ format: $(STAMP)
 	$(BIN)/ruff format src tests recipes benchmarks docs
 	$(BIN)/ruff check --fix src tests recipes benchmarks docs
 
-# Results need the datasets: RECDISTILL_DATA must name the folder that holds them.
+# Results need the datasets: RECDISTILL_DATA must name the folder that holds them. What is finished is not done again.
+RECIPES := parity fair transfer ablation cost size_curve magazine_filters
+
 results/td3_ml100k.json: $(STAMP)
 	$(BIN)/python -m recipes.td3_ml100k
+
+$(RECIPES:%=results/%.json): results/%.json: $(STAMP) FORCE
+	$(BIN)/python -m recipes $* --workers $(WORKERS)
+
+FORCE:
 
 benchmarks: $(STAMP)
 	$(BIN)/python -m benchmarks.meta_gradient --json

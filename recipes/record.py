@@ -60,6 +60,12 @@ def aggregate(cells: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def as_json(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a record as it reads back from JSON: tuples become lists, records and paths are refused."""
+    read: dict[str, Any] = json.loads(json.dumps(value, allow_nan=False))
+    return read
+
+
 def _rounded(value: Any) -> Any:
     return [round(entry, 5) for entry in value] if isinstance(value, list | tuple) else round(value, 5)
 
@@ -83,7 +89,7 @@ def write_result(name: str, command: str, body: dict[str, Any]) -> Path:
         "versions": current_versions(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, json.loads(json.dumps(head | body)))
+    write_json(path, as_json(head | body))
     return path
 
 

@@ -6,22 +6,18 @@ A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. Nobody edi
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from recdistill.storage import read_json, write_text
+from recipes import grid_tables
+from recipes.grid_tables import markdown
 from recipes.record import RESULTS, ROOT
 
 PAGES = ("README.md", "docs/results.md", "docs/performance.md")
 MARK = re.compile(r"(<!-- table: (?P<name>[a-z0-9_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Row = dict[str, Any]
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; the first column stands left, the others right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def percent(row: Row, metric: str) -> str:
@@ -205,6 +201,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "engine_curve": engine_curve,
     "profile_step": profile_step,
     "products": products,
+    **grid_tables.TABLES,
 }
 
 

@@ -1,0 +1,217 @@
+"""Tables of the grids' results; where a result is not there yet, or not whole, a line says so."""
+
+from collections.abc import Callable
+from typing import Any
+
+from recdistill.storage import read_json
+from recipes.record import RESULTS
+
+Row = dict[str, Any]
+Lines = list[list[str]]
+
+
+def result(name: str) -> Row | None:
+    """Return a result, or ``None`` where it has not been made."""
+    path = RESULTS / f"{name}.json"
+    found: Row | None = read_json(path) if path.exists() else None
+    return found
+
+
+def percent(value: dict[str, Any]) -> str:
+    """Return a mean in percent, with its interval where there are several seeds."""
+    mean = f"{100 * value['mean']:.1f}"
+    return mean if len(value["values"]) == 1 else f"{mean} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+
+
+def interval(value: Row | None, scale: float = 1.0, digits: int = 2) -> str:
+    """Return a value with its interval."""
+    if value is None:
+        return "-"
+    middle, low, high = (f"{scale * value[name]:.{digits}f}" for name in ("value", "low", "high"))
+    return f"{middle} [{low}, {high}]"
+
+
+def seeds(row: Row) -> str:
+    """Return how many seeds a row has, and how many it should have."""
+    return str(row["seeds"]) if row["seeds"] == row["seeds_wanted"] else f"{row['seeds']} of {row['seeds_wanted']}"
+
+
+def markdown(header: list[str], lines: Lines) -> str:
+    """Return a Markdown table; the first column stands left, the others right."""
+    rows = [header, ["---", *["---:"] * (len(header) - 1)], *lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def of(name: str, make: Callable[[Row], str]) -> Callable[[], str]:
+    """Return a function that makes a table of a result, or says that it is missing or not whole."""
+
+    def table() -> str:
+        found = result(name)
+        if found is None:
+            return f"Not run yet: `make results/{name}.json`.\n"
+        lacks = len(found.get("missing", []))
+        note = f"\nNot complete: {lacks} of {found['cells']} cells are missing.\n" if lacks else ""
+        return make(found) + note
+
+    return table
+
+
+def parity(found: Row) -> str:
+    """Return TD3's figures beside ours."""
+    printed = {
+        (t["dataset"], t["length"], t["method"], t["budget"], t["metric"], t["table"]): t for t in found["targets"]
+    }
+    lines = []
+    for row in found["rows"]:
+        if row["ranking"] != "uni100":
+            continue
+        line = [row["dataset"], f"`{row['method']}`", row["budget"], str(row["length"]), row["items"], seeds(row)]
+        for metric in ("HR@10", "NDCG@10"):
+            keys = [(*(row[k] for k in ("dataset", "length", "method", "budget")), metric, table) for table in (2, 3)]
+            entries = [printed[key] for key in keys if key in printed]
+            theirs = [
+                f"{100 * e['published']:.1f} ({'yes' if e['met'] else '**' + e['verdict'] + '**'})" for e in entries
+            ]
+            line += [percent(row["metrics"][metric]), ", ".join(theirs) or "-"]
+        lines.append(line)
+    names = ["dataset", "trained on", "sequences", "length", "item table", "seeds"]
+    return markdown([*names, "HR@10", "published (matches)", "NDCG@10", "published (matches)"], lines)
+
+
+def parity_summary(found: Row) -> str:
+    """Return how many published figures are matched, by dataset and method."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for target in found["targets"]:
+        groups.setdefault((target["dataset"], target["method"]), []).append(target)
+    lines = []
+    for (dataset, method), group in groups.items():
+        counts = [str(sum(t["verdict"] == side for t in group)) for side in ("matches", "above", "below")]
+        lines.append([dataset, f"`{method}`", str(len(group)), *counts])
+    return markdown(["dataset", "trained on", "figures", "match", "ours above", "ours below"], lines)
+
+
+def transfer(found: Row) -> str:
+    """Return the scores of other students, relative to their own on all data."""
+    entries = {
+        (*(e[k] for k in ("dataset", "recipe", "model", "items", "ranking")), e["metric"]): e for e in found["ratios"]
+    }
+    lines = []
+    for key in dict.fromkeys(key[:4] for key in entries):
+        sampled, full = (entries.get((*key, ranking, "NDCG@10")) for ranking in ("uni100", "full"))
+        if sampled is None or full is None:
+            continue
+        told = sampled["published_ratio"]
+        ratios = [interval(sampled["ratio"]), "-" if told is None else f"{told:.2f}", interval(full["ratio"])]
+        lines.append([key[0], key[1], f"`{key[2]}`", key[3], str(sampled["seeds"]), *ratios])
+    names = ["dataset", "recipe", "student", "item table", "seeds"]
+    return markdown([*names, "of full data, NDCG@10 uni100", "published", "of full data, NDCG@10"], lines)
+
+
+def ablation(found: Row) -> str:
+    """Return every variant of TD3."""
+    printed = {(t["variant"], t["metric"]): t for t in found["targets"]}
+    full = {row["variant"]: row for row in found["rows"] if row["ranking"] == "full"}
+    lines = []
+    for row in found["rows"]:
+        if row["ranking"] != "uni100":
+            continue
+        target = printed.get((row["variant"], "NDCG@10"))
+        told = (
+            "-"
+            if target is None
+            else f"{100 * target['published']:.1f} ({'yes' if target['met'] else target['verdict']})"
+        )
+        scores = [percent(row["metrics"]["NDCG@10"]), told, percent(full[row["variant"]]["metrics"]["NDCG@10"])]
+        lines.append([row["variant"], row["budget"], seeds(row), *scores])
+    return markdown(["TD3 with", "sequences", "seeds", "NDCG@10 uni100", "published (matches)", "NDCG@10"], lines)
+
+
+def cost(found: Row) -> str:
+    """Return seconds, megabytes and break-even."""
+    lines = []
+    for row in found["costs"]:
+        seconds = [f"{row[name]:,.1f}" for name in ("distill_s", "train_full_s", "train_synthetic_s")]
+        memory = [f"{row[name]:,.0f}" for name in ("distill_mb", "train_full_mb", "train_synthetic_mb")]
+        told = row.get("published")
+        breaks = ["never" if row["break_even"] is None else f"{row['break_even']:.1f}"]
+        breaks.append("-" if told is None else f"{told['break_even']:.1f}")
+        lines.append(
+            [row["dataset"], f"`{row['method']}`", row["budget"], str(row["seeds"]), *seconds, *memory, *breaks]
+        )
+    names = ["distil s", "full s", "summary s", "distil MB", "full MB", "summary MB", "pays after", "published"]
+    return markdown(["dataset", "method", "sequences", "seeds", *names], lines)
+
+
+def fair(found: Row) -> str:
+    """Return every method and control, by item table, best first."""
+    order = ["random", "given", "frozen"]
+
+    def place(row: Row) -> tuple[Any, ...]:
+        first = -1 if row["method"] == "full" else order.index(row["items"])
+        return (row["dataset"], first, -row["metrics"]["NDCG@10"]["mean"])
+
+    lines = []
+    for row in sorted(found["rows"], key=place):
+        budget = {"full": "all", "0x0": "-"}.get(row["budget"], row["budget"])
+        scores = [percent(row["metrics"][name]) for name in ("HR@10", "NDCG@10")]
+        line = [row["dataset"], row["items"], f"`{row['method']}`", budget, f"{row['bytes']:,}", seeds(row), *scores]
+        lines.append(line)
+    names = ["dataset", "item table", "trained on", "sequences", "bytes", "seeds"]
+    return markdown([*names, "HR@10", "NDCG@10"], lines)
+
+
+def fair_comparisons(found: Row) -> str:
+    """Return what the learned rows add to each control."""
+    lines = []
+    for entry in found["comparisons"]:
+        dataset, _, first = entry["first"].split("/")
+        second = entry["second"].split("/")[2]
+        names = [text.replace("-sasrec-", " ").replace("-judging", "") for text in (first, second)]
+        effect = "-" if entry["effect"] is None else f"{entry['effect']:.2f}"
+        figures = [interval(entry["difference"], 100), interval(entry["ratio"]), effect, f"{entry['p_holm']:.3f}"]
+        lines.append([dataset, *(f"`{name}`" for name in names), str(entry["seeds"]), *figures])
+    names = ["dataset", "rows", "beside", "seeds", "difference, points", "ratio", "effect", "p (Holm)"]
+    return markdown(names, lines)
+
+
+def size_curve(found: Row) -> str:
+    """Return NDCG@10 in full ranking by number of sequences."""
+    groups: dict[tuple[str, str], dict[str, str]] = {}
+    for row in found["rows"]:
+        if row["method"] != "full":
+            score = percent(row["metrics"]["NDCG@10"])
+            groups.setdefault((row["items"], row["method"]), {})[row["budget"]] = score
+    budgets = sorted(
+        {budget for scores in groups.values() for budget in scores}, key=lambda text: int(text.split("x")[0])
+    )
+    lines = [
+        [items, f"`{method}`", *(scores.get(budget, "-") for budget in budgets)]
+        for (items, method), scores in groups.items()
+    ]
+    return markdown(["item table", "trained on", *budgets], lines)
+
+
+def magazine_filters(found: Row) -> str:
+    """Return the nearest filters, and the one that is used."""
+    published = found["published"]
+    lines = [["published", *(f"{published[name]:,}" for name in ("users", "items", "interactions")), "-"]]
+    for entry in [found["used"], *found["filters"][:5], *found["filters_with_dates"][:3]]:
+        words = [f"{name} {value}" for name, value in entry["filter"].items()]
+        words += [] if entry["before"] is None else [f"before {entry['before']}"]
+        said = ", ".join(words).replace("_", " ")
+        counts = [f"{entry[name]:,}" for name in ("users", "items", "interactions")]
+        lines.append([f"**used:** {said}" if entry is found["used"] else said, *counts, f"{entry['distance']:.3f}"])
+    return markdown(["filter", "users", "items", "interactions", "distance"], lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "parity": of("parity", parity),
+    "parity_summary": of("parity", parity_summary),
+    "transfer": of("transfer", transfer),
+    "ablation": of("ablation", ablation),
+    "cost": of("cost", cost),
+    "fair": of("fair", fair),
+    "fair_comparisons": of("fair", fair_comparisons),
+    "size_curve": of("size_curve", size_curve),
+    "magazine_filters": of("magazine_filters", magazine_filters),
+}
