@@ -135,6 +135,18 @@ def test_a_given_teacher_is_the_cached_one(line, here):
     assert (here / "again" / "data.safetensors").read_bytes() == (line["random"] / "data.safetensors").read_bytes()
 
 
+def test_models_that_a_method_trains_are_kept_in_the_cache(line, here):
+    learnt = ("--option", 'families=["gru4rec_64"]', "--option", "peer_epochs=1", "--option", "epochs=0")
+    arguments = ("--method", "refined", "--budget", "3x6", *learnt, "--teacher", line.teacher, "--cache", "cache")
+    assert call("distill", line["prepared"], "one", *arguments, "--json").json["method"] == "refined"
+    (peer,) = (here / "cache").iterdir()
+    before = (peer / "trajectory.json").stat().st_mtime_ns
+    assert call("distill", line["prepared"], "again", *arguments).code == 0
+    assert [entry.stat().st_mtime_ns for entry in (here / "cache").glob("*/trajectory.json")] == [before]
+    assert (here / "again" / "data.safetensors").read_bytes() == (here / "one" / "data.safetensors").read_bytes()
+    assert entries(here) == ["again", "cache", "one"]
+
+
 def test_distill_goes_on_uncompiled_where_the_compiler_fails_and_says_so(line, here, monkeypatch):
     def fail(module, inputs):
         raise RuntimeError("no compiler found\nand more")

@@ -21,14 +21,14 @@ from recdistill.distill.coresets.random import Random
 from recdistill.distill.coresets.random_soft import RandomSoft
 from recdistill.distill.coresets.untrained import Untrained
 from recdistill.distill.run import distill
+from recdistill.distill.teacher import TeacherSpec, teach
 from recdistill.errors import OptionError
 from recdistill.rng import Streams
 from recdistill.training.fit import TrainingRecipe, fit
 from recdistill.training.trajectory import Trajectory
 from reference.tiny import HELD_OUT, NUM_ITEMS, development, histories_of_lists, sasrec, training_events
 
-TINY_TD3: dict[str, Any] = {
-    "rank": 2,
+TINY_BILEVEL: dict[str, Any] = {
     "epochs": 1,
     "outer_batch_size": 128,
     "synthetic_batch_size": 2,
@@ -38,15 +38,35 @@ TINY_TD3: dict[str, Any] = {
     "judge_steps": 2,
 }
 EXAMPLES: dict[str, dict[str, Any]] = {
-    "td3": TINY_TD3 | {"num_rows": 4, "length": 6},
+    "td3": TINY_BILEVEL | {"num_rows": 4, "length": 6, "rank": 2},
+    "farzi": TINY_BILEVEL | {"num_rows": 4, "length": 6, "latent_dim": 3},
+    "refined": {
+        "num_rows": 4,
+        "length": 6,
+        "families": ("gru4rec_64",),
+        "peer_epochs": 1,
+        "epochs": 1,
+        "steps_per_epoch": 2,
+        "window": 2,
+        "plain_steps": 2,
+        "inner_batch_sizes": (2, 3),
+        "real_batch_size": 6,
+        "real_positions": 3,
+        "judge_steps": 2,
+    },
     "random": {"num_rows": 4, "length": 6},
     "random_soft": {"num_rows": 4, "length": 6},
     "longest": {"num_rows": 4, "length": 6},
     "most_recent": {"num_rows": 4, "length": 6},
+    "k_center": {"num_rows": 4, "length": 6},
+    "herding": {"num_rows": 4, "length": 6},
+    "el2n": {"num_rows": 4, "length": 6, "epochs": (1, 2)},
     "popularity": {},
     "untrained": {},
 }
-DRAWN = ("td3", "random", "random_soft")
+SOFT = ("td3", "farzi")
+LEARNT = (*SOFT, "refined")
+DRAWN = (*LEARNT, "random", "random_soft")
 
 every = pytest.mark.parametrize("method", sorted(DISTILLERS))
 with_rows = pytest.mark.parametrize("method", sorted(name for name in DISTILLERS if EXAMPLES[name]))
@@ -105,11 +125,12 @@ def test_the_global_generators_are_left_alone(method: str, train: Development, t
 @every
 def test_held_out_events_leave_no_trace(method: str, train: Development, teacher: Trajectory) -> None:
     made = summary(make(method), train, teacher).rows
-    if method == "td3":  # soft rows hold every item; one epoch leaves nothing to choose
+    if method in LEARNT:  # one epoch leaves nothing to choose
         histories = train.histories
         items = np.where(histories.items == HELD_OUT[0], 7, histories.items)
         moved = replace(train, histories=replace(histories, items=items))
         assert equal(summary(make(method), moved, teacher).rows, made)
+    if method in SOFT:  # soft rows hold every item
         return
     assert made.item_counts(NUM_ITEMS)[list(HELD_OUT)].tolist() == [0, 0]
     if not isinstance(made, CountRows):
@@ -145,7 +166,7 @@ def test_a_model_trains_on_the_rows(method: str, train: Development, teacher: Tr
     model = sasrec(max_seq_len=8)
     losses = fit(model, rows, TrainingRecipe(epochs=3, learning_rate=0.02), Streams(0)).losses
     assert all(0 < loss < 4 for loss in losses)
-    assert losses[-1] < losses[0] or method == "td3"  # uniform targets have nothing to learn
+    assert losses[-1] < losses[0] or method in SOFT  # uniform targets have nothing to learn
 
 
 @every
@@ -252,6 +273,16 @@ def test_soft_labels_need_a_teacher_that_reads_as_much(train: Development, teach
     assert summary(make("random_soft", length=8), train, teacher).rows.length == 8
     with pytest.raises(OptionError, match="longer than the 8 items that the teacher reads"):
         summary(make("random_soft", length=9), train, teacher)
+
+
+@pytest.mark.parametrize("method", ["random_soft", "refined"])
+def test_soft_labels_need_a_teacher_without_a_bias_of_items(method: str, train: Development, tmp_path: Path) -> None:
+    config = {"embedding_dim": 8, "num_blocks": 1, "inner_dim": 8}
+    spec = TeacherSpec(model="bert4rec", config=config, max_seq_len=8, recipe=TrainingRecipe(epochs=1))
+    teacher = teach(train, spec, 0, tmp_path)
+    with pytest.raises(OptionError, match="--teacher-model: 'bert4rec' gives each item a bias"):
+        summary(make(method), train, teacher)
+    assert summary(make("random"), train, teacher).item_factor.shape == (NUM_ITEMS, 8)
 
 
 def test_an_unknown_precision_is_refused() -> None:

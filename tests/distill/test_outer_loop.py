@@ -194,3 +194,23 @@ def test_a_number_that_is_not_finite_stops_the_run(where: str, what: str) -> Non
 def test_values_out_of_range_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=next(iter(change))):
         replace(LOOP, **change)
+
+
+@dataclass(frozen=True)
+class WithStart(Toy):
+    """A toy whose parameters are also scored as they begin."""
+
+    start: float = 0.0
+
+    def judge(self, epoch: int) -> float:
+        return self.scores[epoch - 1] if epoch else self.start
+
+
+@pytest.mark.parametrize(("start", "kept"), [(0.9, True), (0.15, False)])
+def test_the_start_may_compete_for_the_best_epoch(start: float, kept: bool, tmp_path: Path) -> None:
+    task = WithStart(start=start)
+    before = values(task)
+    found = learnt(task, RunContext(state=tmp_path / "state"), replace(LOOP, judge_start=True))
+    same = [torch.equal(one, other) for one, other in zip(values(task), before, strict=True)]
+    assert all(same) == kept
+    assert [record["valid_score"] for record in found.trace] == list(task.scores)

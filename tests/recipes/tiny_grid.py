@@ -58,10 +58,10 @@ def do(*jobs: Job) -> None:
             job.run(SILENT)
 
 
-def fake(cell: Scored, *, users: int = 40, seconds: float = 2.0) -> None:
-    """Write a cell with drawn ranks, and what its artifact cost, as the jobs would."""
+def fake(cell: Scored, *, users: int = 40, seconds: float = 2.0, ranks: torch.Tensor | None = None) -> None:
+    """Write a cell with drawn or given ranks, and what its artifact cost, as the jobs would."""
     rng = np.random.default_rng([cell.place.seed, len(cell.row)])
-    ranks = torch.from_numpy(rng.integers(1, 30, users))
+    ranks = torch.from_numpy(rng.integers(1, 30, users)) if ranks is None else ranks
     cell.path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(cell.path.with_suffix(".safetensors"), {"full": ranks.short(), "uni100": ranks.short()})
     values = {name: float(one.mean()) for name, one in per_case(ranks).items()}

@@ -29,12 +29,14 @@ class Summary:
         item_factor: the teacher's item table without padding, (V, D), shipped with the rows.
         trace: one record per outer epoch, for the reader of the artifact; empty for selectors.
         seconds: wall time over all resumed parts; 0 where a run cannot be resumed.
+        peer_seconds: what training further models on the full data took, now or when they were put into the cache.
     """
 
     rows: Rows
     item_factor: Tensor
     trace: tuple[dict[str, float], ...] = ()
     seconds: float = 0.0
+    peer_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,6 +73,7 @@ class OuterLoop:
         clip_norm: largest norm of a meta-gradient over all parameters, above 0.
         metric: name of the score that decides which epoch is best.
         remedy: what to try when a number is not finite.
+        judge_start: let the parameters as they begin compete for the best epoch, as epoch 0.
 
     Raises:
         OptionError: a value is out of its range.
@@ -85,6 +86,7 @@ class OuterLoop:
     clip_norm: float
     metric: str
     remedy: str
+    judge_start: bool = False
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -103,6 +105,8 @@ class OuterLoop:
         run = self.start(task)
         if context.state is not None:
             run.restore(context.state)
+        if self.judge_start and run.epoch == 0:
+            run.take_first_score(task.judge(0))
         while run.epoch < self.epochs:
             losses = self.epoch(task, run, context)
             run.losses.append(sum(losses) / len(losses))

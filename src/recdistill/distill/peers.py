@@ -98,7 +98,7 @@ def peer_cache(context: RunContext) -> Iterator[Path]:
         yield Path(folder)
 
 
-FIT_STEPS, FIT_RATE = 200, 0.05
+FIT_STEPS, FIT_RATE = 400, 0.05
 FIT_EPS = 1e-5
 """Added to Adam's root: far below the gradients of a label that is off, far above the rounding of one that is not."""
 

@@ -157,11 +157,12 @@ class Refined:
             models = [model, *(peer.trajectory.model() for peer in peers)]  # on the CPU, where the rows are
             queries = mean_label_queries(models, rows, factor, queries)
         labels = Labels(rows, queries, factor).to(context.device)
+        spent = sum(peer.trajectory.seconds for peer in peers)
         if not self.epochs:
-            return Summary(labels.stored(self.precision), factor)
+            return Summary(labels.stored(self.precision), factor, peer_seconds=spent)
         task = RefineTask(self, train, labels, peers, rng, context)
         learnt = self.outer_loop().learn(task, context)
-        return Summary(labels.stored(self.precision), factor, learnt.trace, learnt.seconds)
+        return Summary(labels.stored(self.precision), factor, learnt.trace, learnt.seconds, spent)
 
     def _train_peers(
         self, train: Development, max_seq_len: int, seed: int, cache: Path, context: RunContext
@@ -187,6 +188,7 @@ class Refined:
             clip_norm=self.clip_norm,
             metric=f"{METRIC} over that of full data",
             remedy=f"a student diverged; smaller rates than {self.inner_learning_rates} often help",
+            judge_start=True,
         )
 
 
@@ -288,7 +290,7 @@ class RefineTask:
         plain = int(torch.randint(self.settings.plain_steps + 1, (1,), generator=self.at("plain", step)))
         with torch.enable_grad():
             read = held.way.reader.read(self.synthetic.items())
-        inner = InnerSteps(held.way.loss, plain, middle_seed=0, dropout_seed=self.at("dropout", step).initial_seed())
+        inner = InnerSteps(held.way.loss, None, middle_seed=0, dropout_seed=self.at("dropout", step).initial_seed())
         result = held.way.estimator(
             inner, self.outer_loss(turn, step), held.student, read, plain + self.settings.window
         )

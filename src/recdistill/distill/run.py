@@ -31,6 +31,9 @@ def distill(
     started = time.perf_counter()
     summary = distiller.distill(train, teacher, None, Streams(seed).child(distiller.method), context)
     seconds = summary.seconds or time.perf_counter() - started
+    costs = {"teacher": teacher.seconds, "distill": seconds}
+    if summary.peer_seconds:
+        costs["peers"] = summary.peer_seconds
     manifest = Manifest(
         kind=summary.rows.kind,
         method=distiller.method,
@@ -53,7 +56,7 @@ def distill(
             "best_epoch": teacher.best_epoch,
         },
         seed=seed,
-        seconds={"teacher": round(teacher.seconds, 3), "distill": round(seconds, 3)},
+        seconds={name: round(value, 3) for name, value in costs.items()},
         peak_mb=peak_megabytes(),
         versions=current_versions(),
         trace=list(summary.trace),

@@ -99,19 +99,20 @@ class InnerSteps:
 
     Args:
         loss: what is computed.
-        plain: steps before the window, which begins again at the first minibatch.
+        plain: steps before a window that begins again at the first minibatch; ``None`` where the minibatches go on.
         middle_seed: of the targets' positions.
         dropout_seed: of the masks.
     """
 
     loss: MinibatchLoss
-    plain: int
+    plain: int | None
     middle_seed: int
     dropout_seed: int
 
     def plan(self, step: int, learner: int) -> StepLoss:
         """Return the loss of a step."""
-        turn = (step if step < self.plain else step - self.plain) % len(self.loss.reads)
+        passed = 0 if self.plain is None or step < self.plain else self.plain
+        turn = (step - passed) % len(self.loss.reads)
         device = self.loss.model.item_table.device
         middle = generator_at(self.middle_seed + learner, step)
         dropout = generator_at(self.dropout_seed + learner, step, device)

@@ -1,11 +1,11 @@
-"""Means and intervals over seeds, and comparisons of two methods user by user."""
+"""Means and intervals over seeds, comparisons of two methods user by user, and which models differ at all."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from recdistill.errors import InputError
 
@@ -129,10 +129,67 @@ def compare(
     )
 
 
+def mean_ratio(
+    first: Float[np.ndarray, "M S U"],
+    second: Float[np.ndarray, "_ _ _"],
+    rng: np.random.Generator,
+    *,
+    resamples: int = 2_000,
+) -> Interval | None:
+    """Return the mean over models of each one's score in ``first`` over its own score in ``second``.
+
+    The interval is that of :func:`compare`, with the same seeds and users drawn for all models: these are given, and
+    are not drawn themselves.
+
+    Args:
+        first, second: one metric per model, seed and user, (M, S, U), in the same order of both.
+        rng: where resamples are drawn from.
+        resamples: number of bootstrap resamples.
+
+    Returns: ``None`` where a model has 0 in ``second`` in any resample.
+
+    Raises:
+        InputError: the two have not the same models, seeds and users, or there are none.
+    """
+    if first.shape != second.shape or first.size == 0:
+        raise InputError(f"cannot compare {first.shape} with {second.shape} values: all must be the same")
+    means = np.concatenate(list(_resampled_means(np.concatenate([first, second]), rng, resamples)))
+    above, below = np.split(means, 2, axis=1)
+    values, whole = first.mean(axis=(1, 2)), second.mean(axis=(1, 2))
+    if whole.min() <= 0 or below.min() <= 0:
+        return None
+    return _interval(float((values / whole).mean()), (above / below).mean(axis=1))
+
+
+def separated(
+    scores: Float[np.ndarray, "S M"], rng: np.random.Generator, *, resamples: int = 10_000
+) -> Bool[np.ndarray, "M M"]:
+    """Return which pairs of models are told apart: the 95 % bootstrap interval of their difference excludes 0.
+
+    Seeds are drawn, the same ones for both models of a pair. With few seeds, that is little more than whether all seeds
+    agree on the order, see :func:`estimate`.
+
+    Args:
+        scores: one per seed and model, at least two seeds.
+        rng: where resamples are drawn from.
+        resamples: number of bootstrap resamples.
+
+    Raises:
+        InputError: one seed cannot tell anything apart.
+    """
+    if len(scores) < 2:
+        raise InputError(f"{len(scores)} seeds cannot tell models apart; two or more are needed")
+    differences = scores[:, :, None] - scores[:, None, :]
+    drawn = np.tensordot(_draws(len(scores), resamples, rng), differences, axes=1)  # (resamples, M, M)
+    low, high = np.quantile(drawn, LEVEL, axis=0)
+    apart: np.ndarray = (low > 0) | (high < 0)
+    return apart
+
+
 def _resampled_means(
     values: Float[np.ndarray, "methods S U"], rng: np.random.Generator, resamples: int
 ) -> Iterator[Float[np.ndarray, "part methods"]]:
-    """Yield the means of both methods under drawn seeds and users, some resamples at a time."""
+    """Yield the means of all methods under drawn seeds and users, some resamples at a time."""
     _, seeds, users = values.shape
     step = max(1, PART // users)
     for start in range(0, resamples, step):

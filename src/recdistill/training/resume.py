@@ -53,6 +53,12 @@ class RunState:
             self.waited += 1
             self.stopped = self.waited >= patience
 
+    def take_first_score(self, score: float) -> None:
+        """Let the model as it begins compete, as epoch 0; the score is not among those of the epochs."""
+        self.take_score(score, patience=1)
+        self.scores.clear()
+        self.stopped = False
+
     def keep_best(self) -> int:
         """Give the model its best weights, where there are any; return their epoch."""
         if not self.best:
