@@ -63,7 +63,7 @@ def train(
     out
         Folder to write the model to.
     model
-        sasrec or popularity.
+        sasrec, gru4rec, narm, bert4rec or popularity.
     items
         Item table of the model when DATA is distilled: random (learnt from its rows alone), given (starts from the
         item factor in DATA) or frozen (that factor, not trained).
