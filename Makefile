@@ -29,7 +29,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix src tests recipes benchmarks docs
 
 # Results need the datasets: RECDISTILL_DATA must name the folder that holds them. What is finished is not done again.
-RECIPES := parity fair transfer ablation cost size_curve magazine_filters
+RECIPES := parity fair beyond transfer ablation cost size_curve magazine_filters
 
 results/td3_ml100k.json: $(STAMP)
 	$(BIN)/python -m recipes.td3_ml100k

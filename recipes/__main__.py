@@ -13,13 +13,13 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from recipes import ablation, cost, fair, magazine_filters, parity, size_curve, transfer
+from recipes import ablation, beyond, cost, fair, magazine_filters, parity, size_curve, transfer
 from recipes.cells import Recipe
 from recipes.grid import Outcome, in_order, run_grid
 from recipes.jobs import Scored
 from recipes.record import write_result
 
-MODULES = (parity, fair, transfer, ablation, cost, size_curve, magazine_filters)
+MODULES = (parity, fair, beyond, transfer, ablation, cost, size_curve, magazine_filters)
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in MODULES}
 
 

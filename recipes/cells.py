@@ -15,6 +15,7 @@ from recipes.datasets import OBJECTIVES, Budget, Dataset
 from recipes.jobs import Scored, Student
 from recipes.places import Place
 from recipes.plans import Method, Plan
+from recipes.zoo import architecture
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def student(place: Place, plan: Plan | Distiller, items: ItemTable, recipe: str,
         plan: the artifact, or the method that makes it.
         items: its item table.
         recipe: ``judging`` or ``parity``.
-        model: key of ``MODELS``.
+        model: key of ``MODELS`` or of ``VARIANTS``.
     """
     made: Plan = Method(plan) if isinstance(plan, Distiller) else plan
     return Student(place, made, model, items, recipe, training(place, made, model, recipe))
@@ -66,7 +67,7 @@ def training(place: Place, plan: Plan, model: str, recipe: str) -> TrainingRecip
     method = plan.distiller if isinstance(plan, Method) else None
     bilevel = method if isinstance(method, BilevelSequences) else place.dataset.td3(place.dataset.main)
     made = bilevel.student_recipe()
-    return replace(made, objective=OBJECTIVES.get(model, made.objective))
+    return replace(made, objective=OBJECTIVES.get(architecture(model), made.objective))
 
 
 def farzi(dataset: Dataset, budget: Budget, **options: Any) -> Farzi:

@@ -14,6 +14,7 @@ from recdistill.distill.base import Engine
 from recdistill.distill.td3 import TD3
 from recdistill.training.fit import TrainingRecipe
 from recipes.record import RUNS
+from recipes.zoo import VARIANTS, architecture
 
 Budget = tuple[int, int]
 """Sequences, and items in each."""
@@ -83,8 +84,10 @@ class Dataset:
         return self.runs / self.name
 
     def config(self, model: str) -> dict[str, Any]:
-        """Return the arguments of a student."""
-        return dict(self.sasrec) if model == "sasrec" else OTHERS[model]
+        """Return the arguments of a student: the dataset's own SASRec, a variant, or another family beside it."""
+        if model == "sasrec":
+            return dict(self.sasrec)
+        return dict(VARIANTS[model].config) if model in VARIANTS else OTHERS[model]
 
     def td3(self, budget: Budget, **options: Any) -> TD3:
         """Return TD3 with the settings of this dataset."""
@@ -92,7 +95,7 @@ class Dataset:
 
     def full_recipe(self, model: str) -> TrainingRecipe:
         """Return how a model is trained on all data beside published figures: on prefixes, as the teacher is."""
-        return replace(self.teacher, objective=OBJECTIVES.get(model, self.teacher.objective))
+        return replace(self.teacher, objective=OBJECTIVES.get(architecture(model), self.teacher.objective))
 
 
 MAGAZINE = Dataset(

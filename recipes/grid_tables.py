@@ -191,6 +191,81 @@ def size_curve(found: Row) -> str:
     return markdown(["item table", "trained on", *budgets], lines)
 
 
+def beyond_models(found: Row) -> str:
+    """Return each model over itself on all data, by what it was trained on."""
+    ratios = {(e["dataset"], e["model"], e["summary"]): e for e in found["models"]}
+    summaries = list(dict.fromkeys(entry["summary"] for entry in found["summaries"]))
+    lines = []
+    for row in found["rows"]:
+        if row["method"] == "full":
+            mine = [ratios.get((row["dataset"], row["judge"], name)) for name in summaries]
+            used = "yes" if row["used"] else "no"
+            names = [row["dataset"], f"`{row['judge']}`", used, seeds(row), percent(row["metrics"]["NDCG@10"])]
+            lines.append([*names, *(_ratio(entry, row["seeds"]) for entry in mine)])
+    names = ["dataset", "model", "in distillation", "seeds", "all data, NDCG@10"]
+    return markdown([*names, *(f"`{name}`" for name in summaries)], lines)
+
+
+def _ratio(entry: Row | None, wanted: int) -> str:
+    """Return a ratio, and its seeds where they are fewer."""
+    if entry is None:
+        return "-"
+    few = "" if entry["seeds"] == wanted else f" ({entry['seeds']})"
+    return interval(entry["ratio"]) + few
+
+
+def beyond_summary(found: Row) -> str:
+    """Return mean ratios of used and unused models, and how each summary ranks them; all data beside themselves."""
+    lines = []
+    for entry in found["full_data"]:
+        noise = [entry["groups"][group] for group in ("all", "unused")]
+        count = "-" if noise[0] is None else str(noise[0]["seeds"])
+        taus = ["-" if one is None else _figure(one["ceiling"]) for one in noise]
+        lines.append([entry["dataset"], "all data, half beside half", "-", count, "-", "-", *taus, "-", "-", "-"])
+        for summary in (one for one in found["summaries"] if one["dataset"] == entry["dataset"]):
+            groups = summary["groups"]
+            size = "-" if summary["bytes"] is None else f"{summary['bytes']:,}"
+            line = [entry["dataset"], f"`{summary['summary']}`", size, str(groups["all"]["seeds"])]
+            line += [interval(groups[group]["mean_ratio"]) for group in ("used", "unused")]
+            ranked = [groups[group]["ranking"] for group in ("all", "unused")]
+            line += ["-" if one is None else _figure(one["tau"]) for one in ranked]
+            lines.append(line + _decisions(ranked[0]))
+    names = ["dataset", "trained on", "bytes", "seeds", "ratio, used", "ratio, not used", "tau", "tau, not used"]
+    return markdown([*names, "pairs right", "best found", "regret, %"], lines)
+
+
+def _decisions(ranked: Row | None) -> list[str]:
+    if ranked is None:
+        return ["-", "-", "-"]
+    best = "yes" if ranked["top_1"] else "no"
+    return [_figure(ranked["pairwise_accuracy"]), best, f"{100 * ranked['regret']:.1f}"]
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def beyond_differences(found: Row) -> str:
+    """Return what one summary gives beside another."""
+    lines = []
+    for entry in found["differences"]:
+        names = [entry["dataset"], "not used, mean" if entry["group"] == "unused" else f"`{entry['group']}`"]
+        sides = [f"`{entry[side]}`" for side in ("first", "second")]
+        figures = [interval(entry["difference"], 100), interval(entry["ratio"])]
+        lines.append([*names, *sides, str(entry["seeds"]), *figures])
+    return markdown(["dataset", "models", "rows", "beside", "seeds", "difference, points", "ratio"], lines)
+
+
+def beyond_targets(found: Row) -> str:
+    """Return what was aimed at and what was reached."""
+    said = {True: "yes", False: "**missed**", None: "-"}
+    lines = []
+    for entry in found["targets"]:
+        measured = "not measured" if entry["measured"] is None else f"{entry['measured']:.4g}"
+        lines.append([entry["what"], f"{entry['published']:g}", measured, seeds(entry), said[entry["met"]]])
+    return markdown(["what", "target", "measured", "seeds", "met"], lines)
+
+
 def magazine_filters(found: Row) -> str:
     """Return the nearest filters, and the one that is used."""
     published = found["published"]
@@ -212,6 +287,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "cost": of("cost", cost),
     "fair": of("fair", fair),
     "fair_comparisons": of("fair", fair_comparisons),
+    "beyond_targets": of("beyond", beyond_targets),
+    "beyond_models": of("beyond", beyond_models),
+    "beyond_summary": of("beyond", beyond_summary),
+    "beyond_differences": of("beyond", beyond_differences),
     "size_curve": of("size_curve", size_curve),
     "magazine_filters": of("magazine_filters", magazine_filters),
 }

@@ -27,6 +27,7 @@ from recipes.grid import Job
 from recipes.places import PeerModel, Place, Prepare, agrees
 from recipes.plans import Method, Plan
 from recipes.record import as_json
+from recipes.zoo import architecture
 
 TEACHER = "full-sasrec-random-prefixes"
 """Name of the teacher's own cell: a SASRec trained on all data, on prefixes."""
@@ -216,6 +217,7 @@ class Student(Scored):
 
     plan: Plan | None
     model: str
+    """Key of ``MODELS`` or of ``VARIANTS``."""
     items: ItemTable
     recipe: str
     """Name of ``training``."""
@@ -239,7 +241,8 @@ class Student(Scored):
     def settings(self) -> dict[str, Any]:
         """Return data, model and training."""
         data = None if self.plan is None else self.plan.settings()
-        return {"data": data, "model": self.place.dataset.config(self.model), "training": asdict(self.training)}
+        model = {"architecture": architecture(self.model), "model": self.place.dataset.config(self.model)}
+        return {"data": data, **model, "training": asdict(self.training)}
 
     def run(self, progress: Progress) -> None:
         """Train the student and score it."""
@@ -274,7 +277,7 @@ class Student(Scored):
     ) -> None:
         """Train on ``data``, score, and write the cell."""
         spec = StudentSpec(
-            model=self.model,
+            model=architecture(self.model),
             config=self.place.dataset.config(self.model),
             max_seq_len=self.place.length,
             items=self.items,
