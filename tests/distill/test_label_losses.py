@@ -14,7 +14,7 @@ from recdistill.bilevel.optimizer import Student
 from recdistill.data.batches import HardItems, SequenceBatch, SoftItems
 from recdistill.data.rows import HardRows, LabelledRows
 from recdistill.data.sequences import hard_batch
-from recdistill.distill.label_losses import BehaviourLoss, LabelledLoss, RealHistories, some_positions
+from recdistill.distill.label_losses import BehaviourLoss, LabelledLoss, RealHistories, seen_items, some_positions
 from recdistill.distill.soft_items import SoftReader
 from recdistill.distill.student_losses import InnerSteps, MinibatchLoss
 from recdistill.models import MODELS
@@ -192,6 +192,41 @@ def test_the_peer_itself_is_where_behaviour_is_best(name: str) -> None:
     torch.testing.assert_close(value, -(theirs * theirs.log()).sum(-1).mean())
     assert value_of(judge, other) > value + 1e-2
     assert max(slope.abs().max() for slope in slopes(value_of(judgement(peer, 0.9), peer), leaves)) > 1e-3
+
+
+REPEATED = torch.tensor([[3, 1, 3, 2, 1], [5, 2, 4, 0, 0], [1, 6, 0, 0, 0]])
+
+
+def test_seen_items_are_those_before_each_once_without_the_one_that_returns() -> None:
+    found = seen_items(REPEATED, POSITIONS)
+    expected = [[{3, 2}, {3}, {3, 2}], [{5, 2}, {5, 2}, {5}], [{1}, {1}, {1}]]
+    assert [[{i for i in cell if i} for cell in row] for row in found.tolist()] == expected
+    assert all(len([i for i in cell if i]) == len({i for i in cell if i}) for row in found.tolist() for cell in row)
+
+
+@every
+@pytest.mark.parametrize("behaviour", [0.0, 0.3, 1.0])
+def test_what_was_seen_is_left_out_of_both_distributions(name: str, behaviour: float) -> None:
+    student, peer = make(name), make(name, seed=5)
+    batch = SequenceBatch(HardItems(REPEATED), LENGTHS, torch.ones(3, 3), POSITIONS)
+    keys, vectors = peer.item_table.detach()[1:].clone(), peer.embed(HardItems(REPEATED[:, :-1]))
+    loss = BehaviourLoss(peer, keys, behaviour, exclude_seen=True)
+    judge = RealHistories(loss, batch, peer.encode(vectors, LENGTHS, POSITIONS).detach())
+    total = torch.zeros((), dtype=torch.float64)
+    for row, positions in zip(REPEATED, POSITIONS.tolist(), strict=True):
+        for position in positions:
+            shown, target = row[None, : position + 1], int(row[position + 1])
+            left = [item for item in range(1, V + 1) if item == target or item not in shown.tolist()[0]]
+            ours, theirs = (
+                model.score(model.represent(HardItems(shown), torch.tensor([position + 1])))[0, torch.tensor(left) - 1]
+                for model in (student, peer)
+            )
+            wanted = behaviour * torch.softmax(theirs, -1).detach()
+            wanted[left.index(target)] += 1 - behaviour
+            total = total - (wanted * torch.log_softmax(ours, -1)).sum() / 9
+    found = value_of(judge, student)
+    torch.testing.assert_close(found, total)
+    close(slopes(found, list(student.parameters())), slopes(total, list(student.parameters())))
 
 
 def test_the_judgement_reads_no_synthetic_data() -> None:

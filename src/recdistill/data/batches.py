@@ -216,6 +216,10 @@ class SoftItems(Distributions):
         """Return the distributions written out: ``B T C`` numbers."""
         return DenseItems(torch.softmax(self.queries @ self.keys.T, dim=-1), self.first_id, self.candidates)
 
+    def normaliser(self) -> Float[Tensor, "B T"]:
+        """Return the log of the sum of exponentials of each distribution."""
+        return _normaliser(self.queries, self.keys)
+
     def embed(self, table: Float[Tensor, "V1 D"]) -> Float[Tensor, "B T D"]:
         """Return the expected row of ``table`` under each distribution."""
         if _fits(self.queries, self.keys):

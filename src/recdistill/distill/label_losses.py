@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import functional_call
 
 from recdistill.bilevel.losses import LinearRead, StepLoss
 from recdistill.bilevel.optimizer import Tensors
-from recdistill.data.batches import HardItems, ReadItems, SequenceBatch, SoftItems, mask_of
+from recdistill.data.batches import PAD, HardItems, ReadItems, SequenceBatch, SoftItems, mask_of, pick
 from recdistill.data.rows import HardRows
 from recdistill.distill.student_losses import drawn_masks, mask_plan, masks_of
 from recdistill.models.base import Recommender
@@ -77,11 +78,14 @@ class BehaviourLoss:
         model: the student.
         keys: item table of the model trained on the full data, without padding.
         behaviour: from 0 to 1.
+        exclude_seen: leave the items of the history out of both distributions, as ranking leaves them out; an item
+            that comes next again stays in.
     """
 
     model: Recommender
     keys: Float[Tensor, "V D"]
     behaviour: float
+    exclude_seen: bool = False
 
     def value(self, params: Tensors, inputs: Tensors, drawn: Tensors) -> Tensor:
         """Return the mean over the drawn positions."""
@@ -89,10 +93,31 @@ class BehaviourLoss:
         batch = SequenceBatch(HardItems(ids), drawn["lengths"], drawn["weights"], drawn["positions"])
         value: Tensor
         value, hidden = functional_call(self.model, params, (batch,))
+        if self.exclude_seen:
+            return self._unseen(params[self.model.item_table_name], hidden, drawn)
         if self.behaviour == 0:
             return value
         labels = SoftItems(drawn["queries"], self.keys).cross_entropy(hidden, params[self.model.item_table_name])
         return (1 - self.behaviour) * value + self.behaviour * labels.mean()
+
+    def _unseen(self, table: Float[Tensor, "V1 D"], hidden: Float[Tensor, "B P D"], drawn: Tensors) -> Tensor:
+        """Return the mean cross-entropy over the items that are not in the history.
+
+        The seen ones are taken out of sums over all items, so that no row is written out over the catalogue.
+        """
+        ids, seen = drawn["items"], seen_items(drawn["items"], drawn["positions"])
+        rows, absent = F.embedding(seen, table), seen == PAD  # (B, P, T, D), (B, P, T)
+        logits = torch.einsum("bpd,bptd->bpt", hidden, rows).masked_fill(absent, NOTHING)
+        everything = SoftItems(hidden, table[1:]).normaliser()
+        unseen = everything + _rest(torch.logsumexp(logits, -1) - everything)
+        following = F.embedding(pick(ids, drawn["positions"] + 1), table)
+        peer = SoftItems(drawn["queries"], self.keys)
+        chances = torch.einsum("bpd,bptd->bpt", peer.queries, F.embedding((seen - 1).clamp(min=0), self.keys))
+        chances = (chances - peer.normaliser().unsqueeze(-1)).exp().masked_fill(absent, 0.0)
+        expected = peer.embed(table) - torch.einsum("bpt,bptd->bpd", chances, rows)
+        expected = expected / (1 - chances.sum(-1, keepdim=True)).clamp(min=LEAST)
+        wanted = (1 - self.behaviour) * following + self.behaviour * expected
+        return (unseen - (hidden * wanted).sum(-1)).mean()
 
 
 @dataclass(frozen=True)
@@ -121,6 +146,26 @@ class RealHistories:
             "queries": self.queries,
         }
         yield StepLoss(self.loss.value, {}, drawn)
+
+
+NOTHING = -1e9
+"""Logit of an item that is not there; finite, because the derivative of a sum of nothing is not a number."""
+LEAST = 1e-4
+"""Smallest part of a distribution that is taken to lie on the items not seen."""
+
+
+def _rest(log_part: Float[Tensor, "B P"]) -> Float[Tensor, "B P"]:
+    """Return ``log(1 - exp(log_part))``, the part at most ``1 - LEAST``."""
+    return torch.log1p(-log_part.exp().clamp(max=1 - LEAST))
+
+
+def seen_items(ids: Int[Tensor, "B T1"], positions: Int[Tensor, "B P"]) -> Int[Tensor, "B P T"]:
+    """Return the items up to each position, each once and without the one that comes next; padding in their place."""
+    history, steps = ids[:, :-1], torch.arange(ids.shape[1] - 1, device=ids.device)
+    same = (history.unsqueeze(1) == history.unsqueeze(2)).tril(-1).any(-1)  # (B, T): was there before
+    kept = (steps <= positions.unsqueeze(-1)) & ~same.unsqueeze(1)
+    kept &= history.unsqueeze(1) != pick(ids, positions + 1).unsqueeze(-1)
+    return torch.where(kept, history.unsqueeze(1), PAD)
 
 
 def some_positions(batch: SequenceBatch, count: int, generator: torch.Generator) -> SequenceBatch:

@@ -73,6 +73,8 @@ class Refined:
     """Most epochs of that training, at least 1; it stops early on validation data."""
     behaviour: float = 0.5
     """Weight of a family's own distribution in the judgement, 0 to 1; the rest is for the items that came next."""
+    exclude_seen: bool = True
+    """Judge over the items that are not in the history, as ranking does."""
     epochs: int = 6
     """Outer epochs, 0 or more; with 0 the labels stay as they start."""
     steps_per_epoch: int = 60
@@ -313,7 +315,12 @@ class RefineTask:
     def behaviours(self) -> list[BehaviourLoss]:
         """The judgement of each family."""
         return [
-            BehaviourLoss(peer.model, peer.model.item_table.detach()[1:].clone(), self.settings.behaviour)
+            BehaviourLoss(
+                peer.model,
+                peer.model.item_table.detach()[1:].clone(),
+                self.settings.behaviour,
+                self.settings.exclude_seen,
+            )
             for peer in self.peers
         ]
 
