@@ -177,6 +177,26 @@ def check_room(num_rows: int, length: int, train: Development) -> None:
         )
 
 
+def check_reads(num_rows: int, length: int, inputs: int, teacher: Trajectory) -> None:
+    """Raise when a teacher cannot read whole rows of a budget.
+
+    Args:
+        num_rows, length: the budget.
+        inputs: items of a row that a model reads: all, or all but the last.
+        teacher: of which model.
+
+    Raises:
+        OptionError: the teacher reads fewer.
+    """
+    width = int(teacher.header["config"]["max_seq_len"])
+    if inputs > width:
+        raise OptionError(
+            "--budget",
+            f"{num_rows}x{length}",
+            fix=f"is longer than the {width} items that the teacher reads; give the teacher a larger --max-seq-len",
+        )
+
+
 def item_factor_of(teacher: Trajectory) -> Tensor:
     """Return the best teacher's item vectors without the row of padding, (V, D)."""
     model = teacher.model()

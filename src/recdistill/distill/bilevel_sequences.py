@@ -21,7 +21,7 @@ from recdistill.bilevel.unroll import MetaResult, Unroll, random_unroll
 from recdistill.data.batches import OBJECTIVES, SequenceBatch, supervise
 from recdistill.data.development import Development
 from recdistill.data.sequences import SequenceRows, evaluation_cases, training_rows
-from recdistill.distill.base import RunContext, Summary, check_budget, check_room, item_factor_of
+from recdistill.distill.base import RunContext, Summary, check_budget, check_reads, check_room, item_factor_of
 from recdistill.distill.outer_loop import OuterLoop
 from recdistill.distill.soft_items import SoftReader
 from recdistill.distill.student_losses import InnerSteps, RealBatch, RealLoss, SyntheticLoss, rows_per_part
@@ -176,13 +176,7 @@ class BilevelSequences(ABC):
     ) -> Summary:
         """Return the learnt rows that scored best on the validation part; ``previous`` is ignored."""
         self.check(train)
-        if int(teacher.header["config"]["max_seq_len"]) < self.length - 1:
-            raise OptionError(
-                "--budget",
-                f"{self.num_rows}x{self.length}",
-                fix=f"is longer than the teacher's histories ({teacher.header['config']['max_seq_len']} items); "
-                "give the teacher a larger --max-seq-len",
-            )
+        check_reads(self.num_rows, self.length, self.length - 1, teacher)
         task = SequenceTask.prepare(self, train, teacher, rng, context)
         learnt = self.outer_loop().learn(task, context)
         return Summary(task.synthetic.frozen_rows(), task.item_factor, learnt.trace, learnt.seconds)

@@ -20,7 +20,7 @@ from recdistill.data.batches import HardItems, SoftItems
 from recdistill.data.development import Development
 from recdistill.data.rows import HardRows, LabelledRows
 from recdistill.data.sequences import EvaluationCases, SequenceRows, evaluation_cases, training_rows
-from recdistill.distill.base import RunContext, Summary, check_budget, check_room, item_factor_of
+from recdistill.distill.base import RunContext, Summary, check_budget, check_reads, check_room, item_factor_of
 from recdistill.distill.coresets.random_soft import RandomSoft, hidden_states, labelling_model
 from recdistill.distill.coresets.selection import last_items, usable_users
 from recdistill.distill.label_losses import BehaviourLoss, LabelledLoss, RealHistories, some_positions
@@ -135,13 +135,7 @@ class Refined:
     ) -> Summary:
         """Return the rows with the labels that scored best on the validation part; ``previous`` is ignored."""
         self.check(train)
-        width = int(teacher.header["config"]["max_seq_len"])
-        if self.length > width:
-            raise OptionError(
-                "--budget",
-                f"{self.num_rows}x{self.length}",
-                fix=f"is longer than the {width} items that the teacher reads; give the teacher a larger --max-seq-len",
-            )
+        check_reads(self.num_rows, self.length, self.length, teacher)
         with peer_cache(context) as cache:
             return self._distill(train, teacher, rng, context, cache)
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from recdistill.data.batches import HardItems
 from recdistill.data.development import Development
 from recdistill.data.rows import HardRows, LabelledRows
-from recdistill.distill.base import RunContext, Summary, check_budget, check_room, item_factor_of
+from recdistill.distill.base import RunContext, Summary, check_budget, check_reads, check_room, item_factor_of
 from recdistill.distill.coresets.selection import last_items, usable_users
 from recdistill.errors import OptionError, choose
 from recdistill.models.base import Recommender
@@ -54,13 +54,7 @@ class RandomSoft:
         """Return the rows of the drawn users with the teacher's labels."""
         self.check(train)
         model = labelling_model(teacher)
-        if self.length > model.max_seq_len:
-            raise OptionError(
-                "--budget",
-                f"{self.num_rows}x{self.length}",
-                fix=f"is longer than the {model.max_seq_len} items that the teacher reads; "
-                "give the teacher a larger --max-seq-len",
-            )
+        check_reads(self.num_rows, self.length, self.length, teacher)
         users = rng.numpy("users").choice(usable_users(train), self.num_rows, replace=False)
         rows = last_items(train, users, self.length)
         queries = hidden_states(model, rows).to(getattr(torch, self.precision))
