@@ -77,8 +77,8 @@ def _fits(hidden: Tensor, table: Tensor) -> bool:
     return hidden[..., 0].numel() * len(table) * hidden.element_size() <= LOGITS_BYTES
 
 
-def _normaliser(hidden: Float[Tensor, "B P D"], table: Float[Tensor, "V D"]) -> Float[Tensor, "B P"]:
-    """Return the log of the sum of exponentials over the items."""
+def log_normaliser(hidden: Float[Tensor, "B P D"], table: Float[Tensor, "V D"]) -> Float[Tensor, "B P"]:
+    """Return ``logsumexp(hidden table^T)`` over the items; in tiles where the products are too many."""
     if _fits(hidden, table):
         return torch.logsumexp(hidden @ table.T, dim=-1)
     return logsumexp_rows(hidden.flatten(0, 1), table).view(hidden.shape[:2])
@@ -106,7 +106,7 @@ class HardItems:
         if _fits(hidden, table):
             logits = (hidden @ table[1:].T).flatten(0, 1)  # (B P, V)
             return F.cross_entropy(logits, ids.flatten() - 1, ignore_index=-1, reduction="none").view(ids.shape)
-        losses = _normaliser(hidden, table[1:]) - (hidden * F.embedding(ids, table)).sum(-1)
+        losses = log_normaliser(hidden, table[1:]) - (hidden * F.embedding(ids, table)).sum(-1)
         return losses * (ids != PAD)
 
     def to(self, device: torch.device) -> "HardItems":
@@ -137,7 +137,7 @@ class Distributions(ABC):
     ) -> Float[Tensor, "B P"]:
         """Return ``logsumexp(h E^T) - <h, p E>``."""
         expected = self.at(positions).embed(table) if embedded is None else pick(embedded, positions)
-        return _normaliser(hidden, self.candidates_of(table)) - (hidden * expected).sum(-1)
+        return log_normaliser(hidden, self.candidates_of(table)) - (hidden * expected).sum(-1)
 
     def candidates_of(self, table: Float[Tensor, "V1 D"]) -> Float[Tensor, "C D"]:
         """Return the rows of the items over which the distributions run."""
@@ -215,10 +215,6 @@ class SoftItems(Distributions):
     def dense(self) -> DenseItems:
         """Return the distributions written out: ``B T C`` numbers."""
         return DenseItems(torch.softmax(self.queries @ self.keys.T, dim=-1), self.first_id, self.candidates)
-
-    def normaliser(self) -> Float[Tensor, "B T"]:
-        """Return the log of the sum of exponentials of each distribution."""
-        return _normaliser(self.queries, self.keys)
 
     def embed(self, table: Float[Tensor, "V1 D"]) -> Float[Tensor, "B T D"]:
         """Return the expected row of ``table`` under each distribution."""

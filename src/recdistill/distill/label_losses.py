@@ -12,11 +12,16 @@ from torch.func import functional_call
 
 from recdistill.bilevel.losses import LinearRead, StepLoss
 from recdistill.bilevel.optimizer import Tensors
-from recdistill.data.batches import PAD, HardItems, ReadItems, SequenceBatch, SoftItems, mask_of, pick
+from recdistill.data.batches import PAD, HardItems, ReadItems, SequenceBatch, SoftItems, log_normaliser, mask_of, pick
 from recdistill.data.rows import HardRows
 from recdistill.distill.student_losses import drawn_masks, mask_plan, masks_of
 from recdistill.models.base import Recommender
 from recdistill.models.layers import MaskPlan
+
+NOTHING = -1e9
+"""Logit of an item that is not there; finite, because the derivative of a sum of nothing is not a number."""
+LEAST = 1e-4
+"""Smallest part of a distribution that is taken to lie on the items not seen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,13 +113,12 @@ class BehaviourLoss:
         ids, seen = drawn["items"], seen_items(drawn["items"], drawn["positions"])
         rows, absent = F.embedding(seen, table), seen == PAD  # (B, P, T, D), (B, P, T)
         logits = torch.einsum("bpd,bptd->bpt", hidden, rows).masked_fill(absent, NOTHING)
-        everything = SoftItems(hidden, table[1:]).normaliser()
+        everything = log_normaliser(hidden, table[1:])
         unseen = everything + _rest(torch.logsumexp(logits, -1) - everything)
         following = F.embedding(pick(ids, drawn["positions"] + 1), table)
-        peer = SoftItems(drawn["queries"], self.keys)
-        chances = torch.einsum("bpd,bptd->bpt", peer.queries, F.embedding((seen - 1).clamp(min=0), self.keys))
-        chances = (chances - peer.normaliser().unsqueeze(-1)).exp().masked_fill(absent, 0.0)
-        expected = peer.embed(table) - torch.einsum("bpt,bptd->bpd", chances, rows)
+        chances = torch.einsum("bpd,bptd->bpt", drawn["queries"], F.embedding((seen - 1).clamp(min=0), self.keys))
+        chances = (chances - log_normaliser(drawn["queries"], self.keys).unsqueeze(-1)).exp().masked_fill(absent, 0.0)
+        expected = SoftItems(drawn["queries"], self.keys).embed(table) - torch.einsum("bpt,bptd->bpd", chances, rows)
         expected = expected / (1 - chances.sum(-1, keepdim=True)).clamp(min=LEAST)
         wanted = (1 - self.behaviour) * following + self.behaviour * expected
         return (unseen - (hidden * wanted).sum(-1)).mean()
@@ -146,12 +150,6 @@ class RealHistories:
             "queries": self.queries,
         }
         yield StepLoss(self.loss.value, {}, drawn)
-
-
-NOTHING = -1e9
-"""Logit of an item that is not there; finite, because the derivative of a sum of nothing is not a number."""
-LEAST = 1e-4
-"""Smallest part of a distribution that is taken to lie on the items not seen."""
 
 
 def _rest(log_part: Float[Tensor, "B P"]) -> Float[Tensor, "B P"]:

@@ -22,7 +22,7 @@ from recdistill.data.rows import HardRows, LabelledRows
 from recdistill.data.sequences import EvaluationCases, SequenceRows, evaluation_cases, training_rows
 from recdistill.distill.base import RunContext, Summary, check_budget, check_reads, check_room, item_factor_of
 from recdistill.distill.coresets.random_soft import RandomSoft, hidden_states, labelling_model
-from recdistill.distill.coresets.selection import last_items, usable_users
+from recdistill.distill.coresets.selection import last_items, random_users
 from recdistill.distill.label_losses import BehaviourLoss, LabelledLoss, RealHistories, some_positions
 from recdistill.distill.outer_loop import OuterLoop
 from recdistill.distill.peers import FAMILIES, Peer, mean_label_queries, peer_cache, train_peers
@@ -143,7 +143,7 @@ class Refined:
         self, train: Development, teacher: Trajectory, rng: Streams, context: RunContext, cache: Path
     ) -> Summary:
         control = Streams(rng.seed).child(RandomSoft.method)  # the same users as the control, for paired comparisons
-        users = control.numpy("users").choice(usable_users(train), self.num_rows, replace=False)
+        users = random_users(train, self.num_rows, control)
         rows, factor, model = last_items(train, users, self.length), item_factor_of(teacher), labelling_model(teacher)
         queries = hidden_states(model, rows)
         peers: list[Peer] = []

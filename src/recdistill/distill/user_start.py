@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recdistill.data.development import Development
 from recdistill.data.rows import tucker_queries
-from recdistill.distill.coresets.selection import last_items, usable_users
+from recdistill.distill.coresets.selection import last_items, random_users
 from recdistill.distill.synthetic import TuckerSequences
 from recdistill.rng import Streams
 
@@ -39,8 +39,7 @@ def start_from_users(synthetic: TuckerSequences, train: Development, *, smoothin
         rng: stream ``users``.
     """
     num_rows, length = len(synthetic.user_factor), len(synthetic.time_factor)
-    users = rng.numpy("users").choice(usable_users(train), num_rows, replace=False)
-    items = right_aligned(last_items(train, users, length).item_ids, length)
+    items = right_aligned(last_items(train, random_users(train, num_rows, rng), length).item_ids, length)
     whitened, roots = spike_queries(items, synthetic.item_factor)
     user, time = tucker_factors(whitened, synthetic.core.shape[0], synthetic.core.shape[1])
     core = torch.einsum("abr,ai,bj->ijr", whitened, user, time) @ roots

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from recdistill.data.development import Development
-from recdistill.distill.coresets.selection import UserSelector, usable_users
+from recdistill.distill.coresets.selection import UserSelector, random_users
 from recdistill.rng import Streams
 from recdistill.training.trajectory import Trajectory
 
@@ -20,4 +20,4 @@ class Random(UserSelector):
 
     def choose_users(self, train: Development, teacher: Trajectory, rng: Streams) -> Int[np.ndarray, " N"]:
         """Return the drawn users."""
-        return rng.numpy("users").choice(usable_users(train), self.num_rows, replace=False)
+        return random_users(train, self.num_rows, rng)

@@ -10,7 +10,7 @@ from recdistill.data.batches import HardItems
 from recdistill.data.development import Development
 from recdistill.data.rows import HardRows, LabelledRows
 from recdistill.distill.base import RunContext, Summary, check_budget, check_reads, check_room, item_factor_of
-from recdistill.distill.coresets.selection import last_items, usable_users
+from recdistill.distill.coresets.selection import last_items, random_users
 from recdistill.errors import OptionError, choose
 from recdistill.models.base import Recommender
 from recdistill.rng import Streams
@@ -55,8 +55,7 @@ class RandomSoft:
         self.check(train)
         model = labelling_model(teacher)
         check_reads(self.num_rows, self.length, self.length, teacher)
-        users = rng.numpy("users").choice(usable_users(train), self.num_rows, replace=False)
-        rows = last_items(train, users, self.length)
+        rows = last_items(train, random_users(train, self.num_rows, rng), self.length)
         queries = hidden_states(model, rows).to(getattr(torch, self.precision))
         factor = item_factor_of(teacher)
         return Summary(LabelledRows(rows.item_ids, rows.lengths, queries, factor), factor)

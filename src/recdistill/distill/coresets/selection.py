@@ -87,6 +87,11 @@ def usable_users(train: Development) -> Int[np.ndarray, " users"]:
     return np.flatnonzero(train.histories.train_lengths() >= 2)
 
 
+def random_users(train: Development, count: int, rng: Streams) -> Int[np.ndarray, " N"]:
+    """Return ``count`` users with at least two training events, uniformly without replacement; stream ``users``."""
+    return rng.numpy("users").choice(usable_users(train), count, replace=False)
+
+
 def last_items(train: Development, users: Int[np.ndarray, " N"], length: int) -> HardRows:
     """Return the last ``length`` training items of each user."""
     stop = train.histories.train_end[users]
