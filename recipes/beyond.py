@@ -5,7 +5,8 @@
 Eleven models of five families learn all their weights from a summary alone, by the library's default training, and
 are compared with themselves on all data: how much of the score they reach, and whether the summary ranks them as all
 data do. *Random rows with soft labels* have the same users and as many bytes; ``labels`` is the own method without its
-outer loop. Models that the own method holds as students while it learns are *used*; all is also stated for the others.
+outer loop; ``compact`` has no outer loop either, but labels of few numbers each and more users in the same bytes.
+Models that the own method holds as students while it learns are *used*; all is also stated for the others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,16 +21,23 @@ from recipes.datasets import ML_1M, ML_100K, Budget, Dataset
 from recipes.jobs import Scored, seed_by_seed
 from recipes.panel import Panel, difference, noise, ranking, ratio, shared
 from recipes.places import Place
-from recipes.plans import Method
+from recipes.plans import Method, row_bytes
 from recipes.zoo import OWN, ZOO
 
 Row = dict[str, Any]
 SEEDS = (0, 1, 2, 3, 4)
 FULL_FIRST = (0, 1)
 """Seeds whose models on all data come before those on summaries: two, so that noise is known early."""
-FULL, OURS, LABELS, CONTROL, HARD = "full", "refined", "labels", "random_soft", "random"
-PAIRS = ((OURS, CONTROL), (OURS, LABELS), (LABELS, CONTROL), (OURS, HARD))
-"""Summaries that are compared: what the method adds, of that its outer loop and its labels, and soft labels at all."""
+FULL, OURS, LABELS, COMPACT, CONTROL, HARD = "full", "refined", "labels", "compact", "random_soft", "random"
+PAIRS = ((OURS, CONTROL), (OURS, LABELS), (LABELS, CONTROL), (COMPACT, CONTROL), (OURS, HARD))
+"""Summaries that are compared: what the method adds, of that its outer loop and its labels, what more users add at the
+same bytes, and soft labels at all."""
+LABEL_RANK = 8
+"""Numbers of a label in the compact form: a quarter of the teacher's."""
+
+
+BASIS_BYTES = 4
+"""Of a number of the basis of compact labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +62,17 @@ class Wave:
             OURS: Method(self.method),
             CONTROL: Method(selector(CONTROL, self.budget)),
             LABELS: Method(refined(self.budget, **without_loop), LABELS),
+            COMPACT: Method(refined(self.compact, **without_loop, users="herding", label_rank=LABEL_RANK), COMPACT),
             HARD: Method(selector(HARD, self.budget)),
         }
+
+    @property
+    def compact(self) -> Budget:
+        """As many sequences with labels of few numbers as take the bytes of the budget with whole labels."""
+        sequences, length = self.budget
+        width = int(self.dataset.sasrec["embedding_dim"])
+        free = sequences * row_bytes(length, width) - LABEL_RANK * width * BASIS_BYTES
+        return free // row_bytes(length, LABEL_RANK), length
 
     @property
     def method(self) -> Refined:
@@ -167,10 +184,15 @@ def differences_of(wave: Wave, scores: Mapping[str, Panel]) -> list[Row]:
 
 
 def targets_of(wave: Wave, scores: Mapping[str, Panel]) -> list[Row]:
-    """Return what was aimed at and what was reached; ``None`` where that is not measured."""
+    """Return what was aimed at and what each form of the own method reached; ``None`` where that is not measured."""
+    budgets = {OURS: wave.budget, COMPACT: wave.compact}
+    return [target for name, budget in budgets.items() for target in _targets_of(wave, scores, name, budget)]
+
+
+def _targets_of(wave: Wave, scores: Mapping[str, Panel], name: str, budget: Budget) -> list[Row]:
     groups, found = wave.groups(), []
-    ours, control, whole = scores[OURS], scores[CONTROL], scores[FULL]
-    words = f"{wave.dataset.name} {wave.budget[0]}x{wave.budget[1]}"
+    ours, control, whole = scores[name], scores[CONTROL], scores[FULL]
+    words = f"{wave.dataset.name} {budget[0]}x{budget[1]}, {name}"
 
     def add(what: str, wanted: float, measured: float | None, seeds: int, *, above: bool = False) -> None:
         met = None if measured is None else measured > wanted if above else measured >= wanted
@@ -188,17 +210,17 @@ def targets_of(wave: Wave, scores: Mapping[str, Panel]) -> list[Row]:
         low = None if compared is None else compared["difference"]["low"]
         both = len(shared(models, ours, control))
         add(f"low end of the interval of the gain over {CONTROL}, {who}, above", 0.0, low, both, above=True)
-    seeds, count = shared(groups["all"], ours, control, whole), len(groups["all"])
-    add(f"tau of {count} models, minus that of {CONTROL}, at least", 0.0, _tau_gain(scores, groups["all"]), len(seeds))
+    seeds, gain = shared(groups["all"], ours, control, whole), _tau_gain(scores, name, groups["all"])
+    add(f"tau of {len(groups['all'])} models, minus that of {CONTROL}, at least", 0.0, gain, len(seeds))
     return found
 
 
-def _tau_gain(scores: Mapping[str, Panel], models: Sequence[str]) -> float | None:
-    seeds = shared(models, *(scores[name] for name in (OURS, CONTROL, FULL)))
+def _tau_gain(scores: Mapping[str, Panel], name: str, models: Sequence[str]) -> float | None:
+    seeds = shared(models, *(scores[key] for key in (name, CONTROL, FULL)))
     if not seeds:
         return None
     whole = scores[FULL].means(models, seeds)
-    ours, theirs = (agreement(whole, scores[name].means(models, seeds)).tau for name in (OURS, CONTROL))
+    ours, theirs = (agreement(whole, scores[key].means(models, seeds)).tau for key in (name, CONTROL))
     return None if ours is None or theirs is None else ours - theirs
 
 

@@ -79,6 +79,11 @@ class Method:
         return distill(train, self.distiller, teacher, seed=seed, context=context)
 
 
+def row_bytes(length: int, numbers: int, id_bytes: int = 2) -> int:
+    """Return the bytes of a sequence with a label of so many half-precision numbers after each item."""
+    return length * (id_bytes + 2 * numbers) + 2
+
+
 @dataclass(frozen=True)
 class EqualBytes:
     """As many rows of a control as fit into the bytes that another artifact adds to the item factor.
@@ -123,8 +128,8 @@ class EqualBytes:
     def row_bytes(self, train: Development, teacher: Trajectory) -> int:
         """Return the bytes of one row: ids and length, and half-precision hidden states where there are soft labels."""
         id_bytes = 2 if train.num_items < 1 << 15 else 4
-        states = 2 * teacher.model().item_width if self.control == "random_soft" else 0
-        return self.length * (id_bytes + states) + 2
+        numbers = teacher.model().item_width if self.control == "random_soft" else 0
+        return row_bytes(self.length, numbers, id_bytes)
 
 
 @dataclass(frozen=True)

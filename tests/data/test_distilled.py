@@ -217,6 +217,8 @@ def test_wrong_tensors_are_refused(folder: Path, name: str, tensor: torch.Tensor
     ("kind", "name", "shape"),
     [
         ("labelled", "target_queries", (3, 4, R + 1)),
+        ("low_rank_labelled", "target_queries", (3, 4, 3)),
+        ("low_rank_labelled", "label_basis", (2, R + 1)),
         ("tucker", "core", (2, 3, R + 1)),
         ("tucker", "core", (2, 2, R)),
         ("tucker", "user_factor", (2, 2)),

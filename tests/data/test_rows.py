@@ -7,6 +7,7 @@ from recdistill.data.batches import HardItems, SoftItems, supervise
 from recdistill.data.rows import (
     KINDS,
     LabelledRows,
+    LowRankLabelledRows,
     LowRankRows,
     SoftRows,
     TuckerRows,
@@ -95,6 +96,17 @@ def test_labelled_rows_have_a_target_after_every_item() -> None:
     assert batch.targets.first_id == 1
 
 
+def test_low_rank_labels_are_those_of_the_written_out_queries() -> None:
+    rows = make("low_rank_labelled")
+    assert isinstance(rows, LowRankLabelledRows)
+    found = rows.batch(torch.arange(3)).targets
+    assert isinstance(found, SoftItems)
+    whole = LabelledRows(rows.item_ids, rows.lengths, rows.target_queries @ rows.label_basis, rows.item_factor)
+    expected = whole.batch(torch.arange(3)).targets
+    assert isinstance(expected, SoftItems)
+    torch.testing.assert_close(found.dense().probabilities, expected.dense().probabilities)
+
+
 def test_tucker_queries_by_loop() -> None:
     rows = make("tucker")
     assert isinstance(rows, TuckerRows)
@@ -172,7 +184,7 @@ def test_count_rows_hold_counts_and_no_rows() -> None:
         rows.batch(torch.arange(0))
 
 
-@pytest.mark.parametrize("kind", ["labelled", "tucker"])
+@pytest.mark.parametrize("kind", ["labelled", "low_rank_labelled", "tucker"])
 def test_rows_that_need_the_item_factor_say_so(kind: str) -> None:
     with pytest.raises(RecdistillError, match="need the item factor"):
         KINDS[kind].from_tensors(make(kind).tensors(), None)

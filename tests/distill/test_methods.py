@@ -88,7 +88,7 @@ def equal(one: Rows, other: Rows) -> bool:
 
 
 def sequences(rows: Rows) -> list[list[int]]:
-    assert isinstance(rows, HardRows | LabelledRows)
+    assert isinstance(rows, HardRows)
     return [row[:length] for row, length in zip(rows.item_ids.tolist(), rows.lengths.tolist(), strict=True)]
 
 

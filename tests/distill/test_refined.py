@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,9 +21,14 @@ from recdistill.data.rows import HardRows, LabelledRows, Rows
 from recdistill.data.sequences import evaluation_cases
 from recdistill.distill import refined
 from recdistill.distill.base import Engine, RunContext, Summary
+from recdistill.distill.coresets.herding import herd
 from recdistill.distill.coresets.random_soft import RandomSoft
-from recdistill.distill.peers import Peer, mean_label_queries, train_peers
-from recdistill.distill.refined import Labels, Refined, RefineTask
+from recdistill.distill.coresets.representations import user_vectors
+from recdistill.distill.coresets.selection import last_items, usable_users
+from recdistill.distill.labels import Labels
+from recdistill.distill.mixture import mixture_queries, mixture_weights
+from recdistill.distill.peers import Peer, train_peers
+from recdistill.distill.refined import Refined, RefineTask
 from recdistill.distill.run import distill
 from recdistill.errors import OptionError
 from recdistill.evaluation.protocols import evaluate
@@ -35,6 +41,7 @@ from reference.tiny import development, random_histories
 TINY = Refined(
     num_rows=5,
     length=6,
+    users="random",
     families=("sasrec_32", "gru4rec_64"),
     peer_epochs=3,
     epochs=2,
@@ -110,7 +117,7 @@ def test_without_learning_it_is_the_control(
     budget = {"num_rows": 4, "length": 6, "precision": precision}
     ours, theirs = (
         distill(train, method, teacher, seed=seed, context=RunContext(cache=tmp_path))
-        for method in (Refined(**budget, labels="teacher", epochs=0), RandomSoft(**budget))
+        for method in (Refined(**budget, users="random", labels="teacher", epochs=0), RandomSoft(**budget))
     )
     one, other = ours.rows.tensors(), theirs.rows.tensors()
     assert one.keys() == other.keys() == {"item_ids", "lengths", "target_queries"}
@@ -121,20 +128,39 @@ def test_without_learning_it_is_the_control(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_labels_start_nearest_to_the_mean_of_teacher_and_peers(
-    train: Development, teacher: Trajectory, cache: Path, peers: list[Peer], control: LabelledRows
+@pytest.mark.parametrize("chosen", [5, 30], ids=["who fill a row", "all, where too few fill one"])
+def test_herded_users(chosen: int, train: Development, teacher: Trajectory) -> None:
+    """They are those that ``Herding`` would choose among users with as many items as a row has, or among all."""
+    settings = replace(TINY, num_rows=chosen, length=8, users="herding", labels="teacher", epochs=0)
+    rows = summary(settings, train, teacher).rows
+    assert isinstance(rows, LabelledRows)
+    full = np.flatnonzero(train.histories.train_lengths() >= 8)
+    assert 5 < len(full) < 30
+    pool = full if chosen == 5 else usable_users(train)
+    herded = pool[herd(user_vectors(teacher.model(), train, pool), chosen, np.random.default_rng(0))]
+    assert torch.equal(rows.item_ids, last_items(train, herded, 8).item_ids)
+
+
+def test_labels_start_nearest_to_the_likeliest_mixture_of_teacher_and_peers(
+    train: Development,
+    teacher: Trajectory,
+    cache: Path,
+    peers: list[Peer],
+    control: LabelledRows,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    models, cases = [teacher.model(), *(peer.model for peer in peers)], evaluation_cases(train.histories, "valid")
     rows = summary(replace(TINY, epochs=0), train, teacher, cache).rows
     assert isinstance(rows, LabelledRows)
     assert torch.equal(rows.item_ids, control.item_ids)
-    models = [teacher.model(), *(peer.model for peer in peers)]
-    expected = mean_label_queries(
-        models, HardRows(rows.item_ids, rows.lengths), control.item_factor, control.target_queries
-    )
+    hard, factor, start = HardRows(rows.item_ids, rows.lengths), control.item_factor, control.target_queries
+    expected = mixture_queries(models, mixture_weights(models, cases), hard, factor, start)
     assert torch.equal(rows.target_queries, expected)
-    assert not torch.equal(rows.target_queries, control.target_queries)
-    few = summary(replace(TINY, epochs=0, families=TINY.families[:1]), train, teacher, cache).rows
-    assert not torch.equal(few.tensors()["target_queries"], rows.target_queries)
+    weights = torch.tensor([0.2, 0.5, 0.3])  # models of three epochs leave nearly all weight with one
+    monkeypatch.setattr(refined, "mixture_weights", lambda models, cases: weights)
+    other = summary(replace(TINY, epochs=0), train, teacher, cache).rows
+    assert torch.equal(other.tensors()["target_queries"], mixture_queries(models, weights, hard, factor, start))
+    assert not torch.equal(other.tensors()["target_queries"], rows.target_queries)
 
 
 def test_learning_moves_the_labels_of_real_positions_alone(
@@ -480,9 +506,15 @@ def test_rows_may_be_one_item_long(train: Development, teacher: Trajectory, cach
 
 @pytest.mark.parametrize(("labels", "families"), [("teacher", ("sasrec_32",)), ("peers", ("gru4rec_64",))])
 def test_learning_helps_students_that_it_never_saw(
-    labels: Any, families: tuple[str, ...], train: Development, teacher: Trajectory, tmp_path: Path
+    labels: Any,
+    families: tuple[str, ...],
+    train: Development,
+    teacher: Trajectory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """On users that it never saw: fresh students of every family come nearer to their peers than with start labels."""
+    monkeypatch.setattr(RefineTask, "judge", lambda self, epoch: float(epoch))  # 30 events cannot tell labels apart
     settings = replace(
         TINY,
         num_rows=6,

@@ -3,7 +3,7 @@
 import torch
 
 from recdistill.data.batches import DenseItems, HardItems, SequenceBatch, SoftItems
-from recdistill.data.rows import CountRows, HardRows, LabelledRows, LowRankRows, Rows, TuckerRows
+from recdistill.data.rows import CountRows, HardRows, LabelledRows, LowRankLabelledRows, LowRankRows, Rows, TuckerRows
 
 V, R, L = 9, 4, 3
 IDS = torch.tensor([[3, 1, 9, 2], [5, 9, 0, 0], [4, 4, 4, 0]])
@@ -22,6 +22,8 @@ def make(kind: str, precision: torch.dtype = torch.float32) -> Rows:
         return HardRows(IDS, LENGTHS)
     if kind == "labelled":
         return LabelledRows(IDS, LENGTHS, normal(3, 4, R).to(precision), factor)
+    if kind == "low_rank_labelled":
+        return LowRankLabelledRows(IDS, LENGTHS, normal(3, 4, 2).to(precision), factor, normal(2, R))
     if kind == "tucker":
         return TuckerRows(normal(2, 3, R), normal(3, 2), normal(5, 3), factor)
     if kind == "low_rank":

@@ -10,7 +10,7 @@ from recdistill.cli.options import Flag
 from recdistill.cli.prepare import show_prepared
 from recdistill.data.distilled import DistilledDataset, size_in_bytes
 from recdistill.data.prepared import PreparedDataset
-from recdistill.data.rows import HardRows, LabelledRows, SoftRows
+from recdistill.data.rows import HardRows, SoftRows
 from recdistill.errors import ArtifactError
 from recdistill.storage import read_json
 from recdistill.training.checkpoint import load_model
@@ -106,7 +106,7 @@ def most_probable(dataset: DistilledDataset) -> list[list[dict[str, Any]]]:
         dense = rows.items().dense()
         chosen, best = dense.probabilities[:SHOWN_ROWS, :SHOWN_POSITIONS].max(-1)
         ids = best + dense.first_id
-    elif isinstance(rows, HardRows | LabelledRows):
+    elif isinstance(rows, HardRows):
         ids = rows.item_ids[:SHOWN_ROWS, :SHOWN_POSITIONS]
         chosen = torch.ones(ids.shape)
     else:

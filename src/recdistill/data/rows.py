@@ -8,6 +8,7 @@ Shapes: ``N`` rows, ``T`` positions, ``V`` items, ``R`` width of the item factor
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -113,7 +114,7 @@ class HardRows:
 
 
 @dataclass(frozen=True)
-class LabelledRows:
+class LabelledRows(HardRows):
     """Item sequences with a teacher's distribution after every item.
 
     The distribution at a position is ``softmax(target_queries item_factor^T)``: the teacher's hidden states and item
@@ -126,20 +127,9 @@ class LabelledRows:
         item_factor: the teacher's item table, rows of the items 1 to V.
     """
 
-    item_ids: Int[Tensor, "N T"]
-    lengths: Int[Tensor, " N"]
     target_queries: Float[Tensor, "N T R"]
     item_factor: Float[Tensor, "V R"]
     kind: ClassVar[str] = "labelled"
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self.item_ids)
-
-    @property
-    def length(self) -> int:
-        """Items in the longest row."""
-        return self.item_ids.shape[1]
 
     def batch(self, rows: Int[Tensor, " B"]) -> SequenceBatch:
         """Return some rows with the teacher's distribution as target at every position."""
@@ -148,28 +138,63 @@ class LabelledRows:
             items=HardItems(self.item_ids[rows]),
             lengths=lengths,
             weights=mask_of(lengths, self.length).float(),
-            targets=SoftItems(self.target_queries[rows].to(self.item_factor), self.item_factor),
+            targets=SoftItems(self.target_queries[rows].to(self.keys), self.keys),
         )
 
-    def item_counts(self, num_items: int) -> Float[Tensor, " V1"]:
-        """Return how often each item occurs among the inputs."""
-        return HardRows(self.item_ids, self.lengths).item_counts(num_items)
+    @property
+    def keys(self) -> Float[Tensor, "V R"]:
+        """The vectors of the items 1 to V that ``target_queries`` are multiplied with."""
+        return self.item_factor
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what is stored."""
-        hard = HardRows(self.item_ids, self.lengths).tensors()
-        return hard | {"target_queries": self.target_queries}
+        return super().tensors() | {"target_queries": self.target_queries}
 
     @staticmethod
     def shapes() -> dict[str, str]:
         """Return the named shape of each stored tensor."""
-        return {"item_ids": "N T", "lengths": "N", "target_queries": "N T R"}
+        return HardRows.shapes() | {"target_queries": "N T R"}
 
     @staticmethod
     def from_tensors(tensors: dict[str, Tensor], item_factor: Tensor | None) -> "LabelledRows":
         """Return the rows that ``tensors`` and the item factor describe."""
         hard = HardRows.from_tensors(tensors, None)
         return LabelledRows(hard.item_ids, hard.lengths, tensors["target_queries"], _needed(item_factor))
+
+
+@dataclass(frozen=True)
+class LowRankLabelledRows(LabelledRows):
+    """Labelled item sequences whose queries lie in a subspace: ``target_queries`` holds ``R1 < R`` numbers for each.
+
+    Args:
+        label_basis: maps these numbers to queries for the item factor.
+    """
+
+    target_queries: Float[Tensor, "N T R1"]
+    label_basis: Float[Tensor, "R1 R"]
+    kind: ClassVar[str] = "low_rank_labelled"
+
+    @cached_property
+    def keys(self) -> Float[Tensor, "V R1"]:
+        """The item factor, projected."""
+        return self.item_factor @ self.label_basis.to(self.item_factor).T
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is stored."""
+        return super().tensors() | {"label_basis": self.label_basis}
+
+    @staticmethod
+    def shapes() -> dict[str, str]:
+        """Return the named shape of each stored tensor."""
+        return LabelledRows.shapes() | {"target_queries": "N T R1", "label_basis": "R1 R"}
+
+    @staticmethod
+    def from_tensors(tensors: dict[str, Tensor], item_factor: Tensor | None) -> "LowRankLabelledRows":
+        """Return the rows that ``tensors`` and the item factor describe."""
+        hard = HardRows.from_tensors(tensors, None)
+        return LowRankLabelledRows(
+            hard.item_ids, hard.lengths, tensors["target_queries"], _needed(item_factor), tensors["label_basis"]
+        )
 
 
 def tucker_queries(
@@ -369,5 +394,5 @@ def _needed(item_factor: Tensor | None) -> Tensor:
 
 
 KINDS: dict[str, type[HardRows] | type[LabelledRows] | type[TuckerRows] | type[LowRankRows] | type[CountRows]] = {
-    rows.kind: rows for rows in (HardRows, LabelledRows, TuckerRows, LowRankRows, CountRows)
+    rows.kind: rows for rows in (HardRows, LabelledRows, LowRankLabelledRows, TuckerRows, LowRankRows, CountRows)
 }

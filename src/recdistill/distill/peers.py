@@ -7,15 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from recdistill.data.batches import LOGITS_BYTES
 from recdistill.data.development import Development
-from recdistill.data.rows import HardRows
 from recdistill.distill.base import RunContext
-from recdistill.distill.coresets.random_soft import hidden_states
 from recdistill.distill.teacher import TeacherSpec, teach
 from recdistill.errors import choose
 from recdistill.models.base import Recommender
@@ -96,53 +89,3 @@ def peer_cache(context: RunContext) -> Iterator[Path]:
         return
     with TemporaryDirectory(prefix="recdistill-peers-") as folder:
         yield Path(folder)
-
-
-FIT_STEPS, FIT_RATE = 400, 0.05
-FIT_EPS = 1e-5
-"""Added to Adam's root: far below the gradients of a label that is off, far above the rounding of one that is not."""
-
-
-def mean_label_queries(
-    models: Sequence[Recommender], rows: HardRows, item_factor: Float[Tensor, "V R"], start: Float[Tensor, "N T R"]
-) -> Float[Tensor, "N T R"]:
-    """Return queries whose distributions over ``item_factor`` are nearest to the mean of several models' own.
-
-    Nearest in Kullback-Leibler divergence from the mean, position by position: convex problems, solved together by
-    Adam. Padding keeps its query.
-
-    Args:
-        models: whose distributions are averaged.
-        rows: what they read.
-        item_factor: keys of the labels.
-        start: where the search begins.
-    """
-    real = torch.arange(rows.length) < rows.lengths.unsqueeze(1)
-    states = [hidden_states(model, rows)[real] for model in models]
-    queries, found = start[real], start.clone()
-    parts, block = [], max(1, LOGITS_BYTES // (4 * len(item_factor)))
-    for low in range(0, len(queries), block):
-        cut = slice(low, low + block)
-        target = torch.zeros(len(queries[cut]), len(item_factor))
-        for model, hidden in zip(models, states, strict=True):
-            with torch.no_grad():
-                target += torch.softmax(hidden[cut] @ model.item_table[1:].T, -1) / len(models)
-        parts.append(_nearest(queries[cut], item_factor, target))
-    found[real] = torch.cat(parts)
-    return found
-
-
-def _nearest(
-    queries: Float[Tensor, "n R"], keys: Float[Tensor, "V R"], target: Float[Tensor, "n V"]
-) -> Float[Tensor, "n R"]:
-    wanted = target @ keys
-    queries = queries.clone().requires_grad_()
-    optimizer = torch.optim.Adam([queries], lr=FIT_RATE, eps=FIT_EPS)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, FIT_STEPS)
-    for _ in range(FIT_STEPS):
-        optimizer.zero_grad()
-        with torch.no_grad():  # the gradient of logsumexp(q K^T) - <q, K^T p> is known
-            queries.grad = torch.softmax(queries @ keys.T, -1) @ keys - wanted
-        optimizer.step()
-        schedule.step()
-    return queries.detach()

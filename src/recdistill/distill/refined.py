@@ -4,32 +4,38 @@ It begins where a strong control ends: real users, each item followed by a distr
 methods begin with uniform distributions and end below that control.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
+import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from recdistill.bilevel.optimizer import Adam, Student
 from recdistill.bilevel.unroll import MetaResult, Unroll
-from recdistill.data.batches import HardItems, SoftItems
+from recdistill.data.batches import HardItems, mask_of
 from recdistill.data.development import Development
-from recdistill.data.rows import HardRows, LabelledRows
+from recdistill.data.rows import HardRows
 from recdistill.data.sequences import EvaluationCases, SequenceRows, evaluation_cases, training_rows
 from recdistill.distill.base import RunContext, Summary, check_budget, check_reads, check_room, item_factor_of
+from recdistill.distill.coresets.herding import herd
 from recdistill.distill.coresets.random_soft import RandomSoft, hidden_states, labelling_model
-from recdistill.distill.coresets.selection import last_items, random_users
+from recdistill.distill.coresets.representations import user_vectors
+from recdistill.distill.coresets.selection import last_items, random_users, usable_users
 from recdistill.distill.label_losses import BehaviourLoss, LabelledLoss, RealHistories, some_positions
+from recdistill.distill.labels import Labels, label_basis
+from recdistill.distill.mixture import mixture_queries, mixture_weights
 from recdistill.distill.outer_loop import OuterLoop
-from recdistill.distill.peers import FAMILIES, Peer, mean_label_queries, peer_cache, train_peers
+from recdistill.distill.peers import FAMILIES, Peer, peer_cache, train_peers
 from recdistill.distill.soft_items import SoftReader
 from recdistill.distill.student_losses import InnerSteps
 from recdistill.errors import OptionError, choose, require_above, require_at_least
 from recdistill.evaluation.protocols import evaluate
+from recdistill.models.base import Recommender
 from recdistill.rng import Streams, generator_at
 from recdistill.training.fit import TrainingRecipe, fit
 from recdistill.training.trajectory import Trajectory
@@ -42,10 +48,10 @@ Number = TypeVar("Number", int, float)
 class Refined:
     """Soft labels of real users, refined by RaT-BPTT for several families of students at once.
 
-    The inputs are the last items of random users, those of *random rows + soft labels* with the same seed, and stay as
-    they are. The targets start from soft labels and are learnt: one query per position, whose distribution over the
-    items is ``softmax(q F^T)`` with the teacher's item table ``F``. That is what *random rows + soft labels* stores
-    too, so both have the same bytes.
+    The inputs are the last items of some users and stay as they are. The targets start from soft labels and are
+    learnt: one query per position, whose distribution over the items is ``softmax(q F^T)`` with the teacher's item
+    table ``F``. That is what *random rows + soft labels* stores too, so both have the same bytes; with
+    ``users="random", labels="teacher", epochs=0`` both are the same.
 
     Each outer step takes a student of one family, trains it from random weights on the current labels with one of
     several recipes, and judges it on real histories by what *its own kind* does after training on the full data: the
@@ -64,9 +70,12 @@ class Refined:
     """Users, at least 1."""
     length: int = 50
     """Items per user, at least 1 and at most what the teacher reads."""
+    users: Literal["random", "herding"] = "random"
+    """Whose items are the inputs: those of *random rows + soft labels* with the same seed, or users whose mean vector
+    follows that of all as ``Herding`` chooses them, among those who fill a row (among all, where these are too few)."""
     labels: Literal["teacher", "peers"] = "peers"
-    """Soft labels at the start: the teacher's, as *random rows + soft labels* has them, or those nearest to the mean of
-    the teacher's and the families'."""
+    """Soft labels at the start: the teacher's, as *random rows + soft labels* has them, or those nearest to the mixture
+    of the teacher's and the families' under which the validation events are most likely."""
     families: tuple[str, ...] = ("sasrec_32", "gru4rec_64", "narm_32", "bert4rec_32")
     """Families of students in the outer loop, from ``FAMILIES``; each is trained on the full data first."""
     peer_epochs: int = 200
@@ -97,16 +106,21 @@ class Refined:
     """Positions judged in each, drawn with replacement."""
     judge_steps: int = 300
     """Adam steps of the fresh students that score the labels after every epoch, one of each family."""
+    label_rank: int | None = None
+    """Numbers kept of each label, 1 to the width of the teacher's item table: labels in the subspace that keeps most of
+    what they say at the start. ``None`` for all. A quarter of the width loses little, and leaves room for more rows."""
     precision: Literal["float16", "float32"] = "float16"
-    """Stored precision of the queries."""
+    """Stored precision of the labels."""
 
     def __post_init__(self) -> None:
         """Check every field."""
         check_budget(self.num_rows, self.length, shortest=1)
         counts = ("steps_per_epoch", "window", "real_batch_size", "real_positions", "judge_steps", "peer_epochs")
         require_at_least(1, **{name: getattr(self, name) for name in counts})
+        require_at_least(1, label_rank=self.label_rank)
         require_at_least(0, epochs=self.epochs, plain_steps=self.plain_steps)
         require_above(0, outer_learning_rate=self.outer_learning_rate, clip_norm=self.clip_norm)
+        choose("users", self.users, dict.fromkeys(("random", "herding")))
         choose("labels", self.labels, dict.fromkeys(("teacher", "peers")))
         choose("precision", self.precision, dict.fromkeys(("float16", "float32")))
         if not 0 <= self.behaviour <= 1:
@@ -142,23 +156,51 @@ class Refined:
     def _distill(
         self, train: Development, teacher: Trajectory, rng: Streams, context: RunContext, cache: Path
     ) -> Summary:
-        control = Streams(rng.seed).child(RandomSoft.method)  # the same users as the control, for paired comparisons
-        users = random_users(train, self.num_rows, control)
-        rows, factor, model = last_items(train, users, self.length), item_factor_of(teacher), labelling_model(teacher)
-        queries = hidden_states(model, rows)
+        factor, model = item_factor_of(teacher), labelling_model(teacher)
+        if self.label_rank is not None and self.label_rank > factor.shape[1]:
+            raise OptionError(
+                "label_rank", self.label_rank, fix=f"must be at most {factor.shape[1]}, the width of the item table"
+            )
+        rows = last_items(train, self.choose_users(train, model, rng), self.length)
         peers: list[Peer] = []
         if self.labels == "peers" or self.epochs:
             peers = self._train_peers(train, model.max_seq_len, rng.seed, cache, context)
+        models = [model]
         if self.labels == "peers":
-            models = [model, *(peer.trajectory.model() for peer in peers)]  # on the CPU, where the rows are
-            queries = mean_label_queries(models, rows, factor, queries)
-        labels = Labels(rows, queries, factor).to(context.device)
+            models += [peer.trajectory.model() for peer in peers]  # on the CPU, where the rows are
+        weights = mixture_weights(models, evaluation_cases(train.histories, "valid"))
+        labels = self.first_labels(models, weights, rows, factor).to(context.device)
         spent = sum(peer.trajectory.seconds for peer in peers)
         if not self.epochs:
             return Summary(labels.stored(self.precision), factor, peer_seconds=spent)
         task = RefineTask(self, train, labels, peers, rng, context)
         learnt = self.outer_loop().learn(task, context)
         return Summary(labels.stored(self.precision), factor, learnt.trace, learnt.seconds, spent)
+
+    def choose_users(self, train: Development, model: Recommender, rng: Streams) -> Int[np.ndarray, " N"]:
+        """Return whose items are the inputs; ``model`` is the teacher."""
+        if self.users == "random":  # those of the control, for paired comparisons
+            return random_users(train, self.num_rows, Streams(rng.seed).child(RandomSoft.method))
+        pool = usable_users(train)
+        full = pool[train.histories.train_lengths()[pool] >= self.length]
+        pool = full if len(full) >= self.num_rows else pool
+        return pool[herd(user_vectors(model, train, pool), self.num_rows, rng.numpy("ties"))]
+
+    def first_labels(
+        self,
+        models: Sequence[Recommender],
+        weights: Float[Tensor, " M"],
+        rows: HardRows,
+        factor: Float[Tensor, "V R"],
+    ) -> Labels:
+        """Return the labels of a mixture of models, of which the first has the item table ``factor``."""
+        queries, basis = hidden_states(models[0], rows), None
+        if len(models) > 1:
+            queries = mixture_queries(models, weights, rows, factor, queries)
+        if self.label_rank is not None:
+            basis = label_basis(queries[mask_of(rows.lengths, rows.length)], factor, self.label_rank)
+            queries = mixture_queries(models, weights, rows, factor @ basis.T, queries @ basis.T)
+        return Labels(rows, queries, factor, basis)
 
     def _train_peers(
         self, train: Development, max_seq_len: int, seed: int, cache: Path, context: RunContext
@@ -186,33 +228,6 @@ class Refined:
             remedy=f"a student diverged; smaller rates than {self.inner_learning_rates} often help",
             judge_start=True,
         )
-
-
-class Labels(nn.Module):
-    """Real items with a learnt query after each.
-
-    Args:
-        rows: the items.
-        queries: where the labels start.
-        item_factor: keys of the labels; constant.
-    """
-
-    item_factor: Tensor
-
-    def __init__(self, rows: HardRows, queries: Float[Tensor, "N T R"], item_factor: Float[Tensor, "V R"]) -> None:
-        super().__init__()
-        self.rows = rows
-        self.queries = nn.Parameter(queries.clone())
-        self.register_buffer("item_factor", item_factor, persistent=False)
-
-    def items(self) -> SoftItems:
-        """Return the labels, connected to the queries."""
-        return SoftItems(self.queries, self.item_factor)
-
-    def stored(self, precision: str) -> LabelledRows:
-        """Return a copy of the rows without a graph."""
-        queries = self.queries.detach().cpu().to(getattr(torch, precision))
-        return LabelledRows(self.rows.item_ids, self.rows.lengths, queries, self.item_factor.cpu())
 
 
 @dataclass(frozen=True, eq=False)
