@@ -44,7 +44,7 @@ from recdistill.evaluation.protocols import evaluate, user_vectors
 from recdistill.models.base import Recommender
 from recdistill.rng import Streams
 from recdistill.storage import read_json, sha256_of, write_json, write_text
-from recdistill.study import StudentSpec, train_student
+from recdistill.study.students import StudentSpec, train_student
 from recipes.record import RUNS, aggregate, cell, data_folder, dataset_facts, write_result
 
 SEEDS = (0, 1, 2)

@@ -13,9 +13,10 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from recdistill.study.grid import Outcome, in_order, run_grid
+from recdistill.study.local import LocalProcesses
 from recipes import ablation, beyond, cost, fair, magazine_filters, parity, size_curve, transfer
 from recipes.cells import Recipe
-from recipes.grid import Outcome, in_order, run_grid
 from recipes.jobs import Scored
 from recipes.record import write_result
 
@@ -68,6 +69,11 @@ def collect(recipe: Recipe, *, partial: bool) -> bool:
     return True
 
 
+def line(stage: str, done: int, total: int, note: str = "") -> None:
+    """Print the end of a job."""
+    print(f"[{done}/{total}] {note}", flush=True)
+
+
 def report(outcome: Outcome) -> None:
     """Print what became of the jobs."""
     print(f"{len(outcome.done)} done, {len(outcome.failed)} failed, {len(outcome.left)} left")
@@ -89,7 +95,8 @@ def main(given: Sequence[str] | None = None) -> int:
             print("done   " if job.done() else "       ", job.key)
         return 0
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # for what starts threads of its own, such as compilers
-    outcome = run_grid(cells, workers=options.workers, threads=options.threads, minutes=options.minutes)
+    workers = LocalProcesses(size=options.workers, threads=options.threads, talk=True, preload=["recipes.cells"])
+    outcome = run_grid(cells, workers, minutes=options.minutes, progress=line)
     report(outcome)
     for recipe in recipes:
         collect(recipe, partial=False)

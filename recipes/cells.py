@@ -9,7 +9,7 @@ from recdistill.distill.base import Distiller
 from recdistill.distill.bilevel_sequences import BilevelSequences
 from recdistill.distill.farzi import Farzi
 from recdistill.distill.refined import Refined
-from recdistill.study import ItemTable
+from recdistill.study.students import ItemTable
 from recdistill.training.fit import TrainingRecipe
 from recipes.datasets import OBJECTIVES, Budget, Dataset
 from recipes.jobs import Scored, Student

@@ -12,7 +12,7 @@ from typing import Any
 
 from recdistill.distill.base import Distiller
 from recdistill.distill.refined import Refined
-from recdistill.study import ItemTable
+from recdistill.study.students import ItemTable
 from recipes.cells import Recipe, farzi, full, refined, selector, student
 from recipes.collect import body_of, by_row, comparisons, rows_of
 from recipes.datasets import BEAUTY, MAGAZINE, ML_1M, ML_100K

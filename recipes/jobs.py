@@ -13,17 +13,17 @@ from recdistill.data.development import Development
 from recdistill.data.distilled import DistilledDataset, size_in_bytes
 from recdistill.data.rows import compact_ids
 from recdistill.data.sequences import evaluation_cases, training_rows
-from recdistill.distill.base import RunContext
+from recdistill.distill.base import Engine, RunContext
 from recdistill.distill.refined import Refined
 from recdistill.distill.run import peak_megabytes
 from recdistill.evaluation.protocols import PROTOCOLS, evaluate
 from recdistill.models.base import Recommender
 from recdistill.progress import Progress
 from recdistill.storage import read_json, read_tensors, sha256_of, write_json, write_tensors
-from recdistill.study import ItemTable, StudentSpec, train_student
+from recdistill.study.grid import Job
+from recdistill.study.students import ItemTable, StudentSpec, train_student
 from recdistill.training.fit import TrainingRecipe
 from recipes.datasets import Dataset
-from recipes.grid import Job
 from recipes.places import PeerModel, Place, Prepare, agrees
 from recipes.plans import Method, Plan
 from recipes.record import as_json
@@ -197,11 +197,15 @@ class Artifact:
         others = [Artifact(self.place, plan).folder for plan in self.plan.needs]
         state = self.folder.with_name(f"{self.plan.name}.{sha256_of(self.settings())[:8]}.state")
         teacher = self.place.teacher(train, progress)
-        engine, cache = self.place.dataset.engine, self.place.teachers
-        context = RunContext(state=state, cache=cache, progress=progress, engine=engine)
+        context = RunContext(state=state, cache=self.place.teachers, progress=progress, engine=self.engine)
         made = self.plan.make(train, teacher, others, self.place.seed, context)
         made.save(self.folder, replace=True)
         self.describe(made, start_mb=start, measured=True)
+
+    @property
+    def engine(self) -> Engine:
+        """How meta-gradients are computed. Many families with many recipes each are not worth compiling."""
+        return Engine() if self.peers else self.place.dataset.engine
 
     def describe(self, made: DistilledDataset, *, start_mb: float | None, measured: bool) -> None:
         """Write what the artifact cost; ``measured`` where it was made in a process of its own."""

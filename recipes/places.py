@@ -21,10 +21,10 @@ from recdistill.distill.run import peak_megabytes
 from recdistill.distill.teacher import TeacherSpec, teach
 from recdistill.progress import Progress
 from recdistill.storage import read_json, write_json
+from recdistill.study.grid import Job
 from recdistill.training.fit import TrainingRecipe
 from recdistill.training.trajectory import Trajectory
 from recipes.datasets import Dataset
-from recipes.grid import Job
 from recipes.record import as_json, data_folder, dataset_facts
 
 

@@ -9,7 +9,7 @@ every budget.
 from collections.abc import Sequence
 from typing import Any
 
-from recdistill.study import ItemTable
+from recdistill.study.students import ItemTable
 from recipes.cells import Recipe, full, refined, selector, student
 from recipes.collect import body_of, rows_of
 from recipes.datasets import ML_100K

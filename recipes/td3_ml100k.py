@@ -36,7 +36,7 @@ from recdistill.distill.td3 import TD3
 from recdistill.distill.teacher import TeacherSpec, teach
 from recdistill.evaluation.protocols import PROTOCOLS, evaluate
 from recdistill.models.base import Recommender
-from recdistill.study import ItemTable, StudentSpec, train_student
+from recdistill.study.students import ItemTable, StudentSpec, train_student
 from recdistill.training.fit import TrainingRecipe
 from recdistill.training.trajectory import Trajectory
 from recipes.record import RUNS, aggregate, cell, data_folder, dataset_facts, write_result

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
-from recdistill.study import ItemTable
+from recdistill.study.students import ItemTable
 from recipes.cells import Recipe, full, student
 from recipes.collect import body_of, by_row, comparison, rows_of
 from recipes.datasets import BEAUTY, ML_100K, Budget, Dataset

@@ -33,7 +33,7 @@ from recdistill.evaluation.protocols import evaluate
 from recdistill.progress import SILENT, Progress
 from recdistill.rng import Streams
 from recdistill.storage import atomic_folder
-from recdistill.study import ItemTable, StudentSpec, train_student
+from recdistill.study.students import ItemTable, StudentSpec, train_student
 from recdistill.training.fit import TrainingRecipe
 
 RAW_FILES = ("interactions.parquet", "items.parquet")

@@ -9,10 +9,11 @@ from tiny_grid import LENGTH, do
 
 from recdistill.errors import InputError
 from recdistill.storage import read_json
+from recdistill.study.grid import run_grid
+from recdistill.study.local import LocalProcesses
 from recipes import absorb
 from recipes.cells import selector
 from recipes.datasets import Dataset
-from recipes.grid import run_grid
 from recipes.jobs import Artifact, Teacher
 from recipes.places import Place, Prepare
 from recipes.plans import Method
@@ -48,7 +49,7 @@ def test_teachers_and_artifacts_are_taken_over_and_not_made_again(
     assert not read_json(job.path)["measured"]
     assert job.load().manifest == Artifact(place, Method(dataset.td3(BUDGET))).load().manifest
     assert not Artifact(place, Method(selector("longest", BUDGET))).done()
-    outcome = run_grid([Teacher(place), job], workers=1)
+    outcome = run_grid([Teacher(place), job], LocalProcesses(size=1))
     assert outcome.failed == {}
     assert not Teacher(place).cell()["measured"]
     assert absorb.absorb(old, dataset, wanted) == []

@@ -8,12 +8,12 @@ import pytest
 from tiny_grid import LENGTH
 
 from recdistill.storage import read_json
+from recdistill.study.grid import in_order
 from recipes import __main__ as command
 from recipes import record
 from recipes.cells import Recipe, selector, student
 from recipes.collect import body_of, rows_of
 from recipes.datasets import BEAUTY, DATASETS, ML_100K, Dataset
-from recipes.grid import in_order
 from recipes.jobs import Artifact, Scored, Student
 from recipes.places import Place
 from recipes.plans import EqualBytes

@@ -14,9 +14,10 @@ from recdistill.data.distilled import DistilledDataset
 from recdistill.evaluation.metrics import per_case
 from recdistill.progress import SILENT
 from recdistill.storage import read_json, write_json
+from recdistill.study.grid import run_grid
+from recdistill.study.local import LocalProcesses
 from recipes.cells import farzi, full, refined, selector, student
 from recipes.datasets import Dataset
-from recipes.grid import run_grid
 from recipes.jobs import Artifact, Student, Teacher
 from recipes.places import Place, Prepare, agrees
 from recipes.plans import EqualBytes, Method, Prefix
@@ -44,7 +45,7 @@ def test_a_grid_makes_every_cell_with_its_ranks(place: Place) -> None:
         student(place, selector("popularity", (0, 0)), "random", "judging", "popularity"),
         full(place, "prefixes", "bert4rec"),
     ]
-    outcome = run_grid(cells, workers=2)
+    outcome = run_grid(cells, LocalProcesses(size=2))
     assert (outcome.failed, outcome.left) == ({}, [])
     for job in cells:
         cell = job.cell()
@@ -65,13 +66,13 @@ def test_a_grid_makes_every_cell_with_its_ranks(place: Place) -> None:
         ("td3", "sasrec", "2x12", "frozen"),
     ]
     before = {path: path.stat().st_mtime_ns for path in place.folder.rglob("*") if path.is_file()}
-    assert run_grid(cells, workers=2).failed == {}
+    assert run_grid(cells, LocalProcesses(size=2)).failed == {}
     assert {path: path.stat().st_mtime_ns for path in place.folder.rglob("*") if path.is_file()} == before
 
 
 def test_a_cell_is_the_same_in_any_process(place: Place) -> None:
     job = student(place, place.dataset.td3(BUDGET), "given", "parity")
-    assert run_grid([job], workers=1).failed == {}
+    assert run_grid([job], LocalProcesses(size=1)).failed == {}
     elsewhere = replace(place, dataset=replace(place.dataset, runs=place.dataset.runs / "again"))
     again = student(elsewhere, elsewhere.dataset.td3(BUDGET), "given", "parity")
     do(again)

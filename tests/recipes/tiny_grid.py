@@ -11,9 +11,9 @@ from recdistill.distill.base import Engine
 from recdistill.evaluation.metrics import per_case
 from recdistill.progress import SILENT
 from recdistill.storage import write_json, write_tensors
+from recdistill.study.grid import Job, in_order
 from recdistill.training.fit import TrainingRecipe
 from recipes.datasets import Dataset
-from recipes.grid import Job, in_order
 from recipes.jobs import Scored, Student
 from recipes.plans import EqualBytes, Method, Plan, Prefix
 from recipes.record import as_json

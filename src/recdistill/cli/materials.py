@@ -14,7 +14,7 @@ from recdistill.data.prepared import PreparedDataset
 from recdistill.data.sequences import EvaluationCases, TrainingData, evaluation_cases, training_rows
 from recdistill.errors import ArtifactError, OptionError, choose
 from recdistill.models import MODELS
-from recdistill.study import ItemTable
+from recdistill.study.students import ItemTable
 
 EPOCHS_WITHOUT_VALIDATION = 30
 

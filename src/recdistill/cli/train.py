@@ -22,7 +22,7 @@ from recdistill.cli.options import (
 )
 from recdistill.errors import choose
 from recdistill.models import MODELS
-from recdistill.study import StudentSpec, train_student
+from recdistill.study.students import StudentSpec, train_student
 from recdistill.training.checkpoint import save_model
 from recdistill.training.fit import FitResult, TrainingRecipe
 

@@ -1,0 +1,50 @@
+"""Tiny real jobs for grids."""
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from recdistill.progress import Progress
+from recdistill.study.grid import Job
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A job that writes one line: its process, and the time."""
+
+    key: str
+    folder: Path
+    needs: Sequence[Job] = ()
+    does: str = "write"
+    option: int = 0
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"{self.key}.txt"
+
+    def settings(self) -> dict[str, object]:
+        return {"option": self.option}
+
+    def done(self) -> bool:
+        return self.path.exists()
+
+    def run(self, progress: Progress) -> None:
+        progress("tiny", 1, 1)
+        if self.does == "fail":
+            raise ValueError(f"{self.key} cannot be done")
+        if self.does == "be killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.does == "sleep":
+            time.sleep(1)
+        if self.does != "write nothing":
+            with (self.folder / "order.txt").open("a") as stream:
+                stream.write(f"{self.key}\n")
+            self.path.write_text(f"{os.getpid()} {os.environ.get('RECDISTILL_TEST', '')}")
+
+
+def order(folder: Path) -> list[str]:
+    """Return the keys of the jobs that were done, in the order of their ends."""
+    return (folder / "order.txt").read_text().split()
