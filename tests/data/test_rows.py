@@ -202,3 +202,11 @@ def test_soft_batches_are_full() -> None:
     batch = soft_batch(HardItems(IDS), 3, 4)
     assert batch.lengths.tolist() == [3, 3, 3]
     assert batch.weights.tolist() == [[1, 1, 1]] * 3
+
+
+@pytest.mark.parametrize("kind", ["tucker", "low_rank"])
+def test_expected_counts_do_not_depend_on_blocks(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = make(kind)
+    whole = rows.item_counts(V)
+    monkeypatch.setattr("recdistill.data.rows.LOGITS_BYTES", 4 * V * 4 + 3)  # four positions of fifteen at a time
+    torch.testing.assert_close(rows.item_counts(V), whole)

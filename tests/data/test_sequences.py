@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recdistill.data import sequences
 from recdistill.data.sequences import (
     ROWS,
     EvaluationCases,
@@ -205,3 +206,17 @@ def test_rows_can_be_read_in_any_order(histories: Histories) -> None:
     one = rows.batch(torch.tensor([2, 0]))
     assert one.items.ids[0].tolist() == [*rows.batch(torch.tensor([2])).items.ids[0].tolist(), 0, 0]
     assert one.lengths.tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("block", [1, 3, 7, 1 << 22])
+def test_positions_in_spans_are_those_of_a_plain_loop(block: int) -> None:
+    generator = np.random.default_rng(0)
+    for size in (0, 1, 20, 40):
+        starts = generator.integers(0, size + 1, 6)
+        stops = np.minimum(starts + generator.integers(0, 9, 6), size)
+        expected = np.zeros(size, dtype=bool)
+        for start, stop in zip(starts, stops, strict=True):
+            expected[start:stop] = True
+        found = list(sequences._covered(starts, stops, size, block))
+        assert [low for low, _ in found] == list(range(0, size, block))
+        assert np.concatenate([np.zeros(0, dtype=bool), *(inside for _, inside in found)]).tolist() == expected.tolist()

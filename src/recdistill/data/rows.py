@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recdistill.data.batches import HardItems, Items, SequenceBatch, SoftItems, mask_of
+from recdistill.data.batches import LOGITS_BYTES, HardItems, Items, SequenceBatch, SoftItems, mask_of
 from recdistill.data.sequences import TrainingData, hard_batch
 from recdistill.errors import RecdistillError
 
@@ -328,9 +328,9 @@ def some_rows(items: SoftItems, rows: Int[Tensor, " B"]) -> SoftItems:
 
 def expected_counts(items: SoftItems, num_items: int) -> Float[Tensor, " V1"]:
     """Return the expected number of occurrences of each item; 0 for padding."""
-    dense = items.dense()
     counts = torch.zeros(num_items + 1)
-    counts[dense.first_id :] = dense.probabilities.sum((0, 1))
+    for part in items.queries.flatten(0, 1).split(max(1, LOGITS_BYTES // (4 * len(items.keys)))):
+        counts[items.first_id :] += torch.softmax(part @ items.keys.T, -1).sum(0)
     counts[0] = 0
     return counts
 

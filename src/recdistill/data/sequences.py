@@ -10,7 +10,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from recdistill.data.batches import PAD, HardItems, SequenceBatch, mask_of
 from recdistill.errors import OptionError
@@ -61,30 +61,37 @@ class Histories:
 
     def train_counts(self, num_items: int) -> Int[np.ndarray, " V1"]:
         """Return the number of training events of each item; index 0 is padding."""
-        counts = np.zeros(num_items + 1, dtype=np.int64)
-        for start, stop in _merged(self.offsets[:-1], self.train_end):
-            counts += np.bincount(self.items[start:stop], minlength=num_items + 1)
-        return counts
+        return _counts(self.items, self.offsets[:-1], self.train_end, num_items)
 
     def development(self) -> "Histories":
         """Return the histories without the test part: what a distiller may see."""
-        keep = np.zeros(len(self.items), dtype=bool)
-        for start, stop in _merged(self.offsets[:-1], self.valid_end):
-            keep[start:stop] = True
+        blocks = [inside for _, inside in _covered(self.offsets[:-1], self.valid_end, len(self.items))]
+        keep = np.concatenate([np.zeros(0, dtype=bool), *blocks])
         sizes = self.valid_end - self.offsets[:-1]
         offsets = np.concatenate([[0], np.cumsum(sizes)])
         train_end = offsets[:-1] + self.train_lengths()
         return Histories(self.items[keep], offsets, train_end, offsets[1:])
 
 
-def _merged(starts: np.ndarray, stops: np.ndarray, block: int = 1 << 22) -> Iterator[tuple[int, int]]:
-    """Yield the spans one by one, joined where they touch, none longer than ``block``."""
-    breaks = np.flatnonzero(starts[1:] != stops[:-1]) + 1
-    for first, last in zip(np.r_[0, breaks], np.r_[breaks, len(starts)], strict=True):
-        if first == last:
-            continue
-        for start in range(int(starts[first]), int(stops[last - 1]), block):
-            yield start, min(start + block, int(stops[last - 1]))
+def _covered(
+    starts: np.ndarray, stops: np.ndarray, size: int, block: int = 1 << 22
+) -> Iterator[tuple[int, Bool[np.ndarray, " part"]]]:
+    """Yield blocks of the positions 0 to ``size``: where each begins, and which positions lie in one span or more."""
+    starts, stops = np.sort(starts), np.sort(stops)
+    for low in range(0, size, block):
+        count = min(block, size - low)
+        (first, last), (ended, ends) = (np.searchsorted(some, [low, low + count]) for some in (starts, stops))
+        begun = np.bincount(starts[first:last] - low, minlength=count)
+        over = np.bincount(stops[ended:ends] - low, minlength=count)
+        yield low, first - ended + np.cumsum(begun - over) > 0
+
+
+def _counts(items: np.ndarray, starts: np.ndarray, stops: np.ndarray, num_items: int) -> Int[np.ndarray, " V1"]:
+    """Return how often each item stands in the spans, each position counted once."""
+    counts = np.zeros(num_items + 1, dtype=np.int64)
+    for low, inside in _covered(starts, stops, len(items)):
+        counts += np.bincount(items[low : low + len(inside)][inside], minlength=num_items + 1)
+    return counts
 
 
 @dataclass(frozen=True)
@@ -113,14 +120,7 @@ class SequenceRows:
 
     def item_counts(self, num_items: int) -> Float[torch.Tensor, " V1"]:
         """Return how often each item is an input or target, each event counted once."""
-        counts = np.zeros(num_items + 1, dtype=np.int64)
-        seen_to = 0
-        for start, stop in sorted(zip(self.start.tolist(), self.stop.tolist(), strict=True)):
-            first = max(start, seen_to)
-            if stop > first:
-                counts += np.bincount(self.items[first:stop], minlength=num_items + 1)
-                seen_to = stop
-        return torch.from_numpy(counts).float()
+        return torch.from_numpy(_counts(self.items, self.start, self.stop, num_items)).float()
 
 
 def gather_spans(items: np.ndarray, start: np.ndarray, stop: np.ndarray) -> Int[torch.Tensor, "B T"]:
