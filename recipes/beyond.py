@@ -15,11 +15,11 @@ from typing import Any
 
 from recdistill.distill.refined import Refined
 from recdistill.evaluation.fidelity import agreement
+from recdistill.evaluation.panel import Panel, difference, noise, ranking, ratio, shared
 from recipes.cells import Recipe, full, refined, selector, student
-from recipes.collect import body_of, by_row, find, rounded, rows_of
+from recipes.collect import body_of, by_row, find, panel_of, rounded, rows_of
 from recipes.datasets import ML_1M, ML_100K, Budget, Dataset
 from recipes.jobs import Scored, seed_by_seed
-from recipes.panel import Panel, difference, noise, ranking, ratio, shared
 from recipes.places import Place
 from recipes.plans import Method, row_bytes
 from recipes.zoo import OWN, ZOO
@@ -129,7 +129,7 @@ def panels(wave: Wave, made: Sequence[Scored]) -> dict[str, Panel]:
     found = {
         name: {model: rows.get(cell.row, []) for model, cell in some.items()} for name, some in wave.named().items()
     }
-    return {name: Panel.read(some) for name, some in found.items()}
+    return {name: panel_of(some) for name, some in found.items()}
 
 
 def models_of(wave: Wave, scores: Mapping[str, Panel]) -> list[Row]:
@@ -157,7 +157,7 @@ def summaries_of(wave: Wave, scores: Mapping[str, Panel], rows: Sequence[Row]) -
             about = {"models": len(models), "seeds": len(shared(models, scores[name], whole))}
             mean = {"mean_ratio": reached and rounded(asdict(reached))}
             order = None if group == "used" else ranking(scores[name], whole, models)  # four are too few to rank
-            groups[group] = about | mean | {"ranking": order}
+            groups[group] = about | mean | {"ranking": order and rounded(asdict(order))}
         there = (find(rows, name=cell.row) for cell in names[name].values())
         size = next((row["bytes"] for row in there if row is not None), None)
         found.append({"dataset": wave.dataset.name, "summary": name, "bytes": size, "groups": groups})
@@ -168,7 +168,8 @@ def full_data_of(wave: Wave, scores: Mapping[str, Panel]) -> list[Row]:
     """Return how well the full data agree with themselves."""
     groups = wave.groups()
     agreed = {group: noise(scores[FULL], groups[group]) for group in ("all", "unused")}
-    return [{"dataset": wave.dataset.name, "groups": agreed}]
+    rows = {group: found and rounded(asdict(found)) for group, found in agreed.items()}
+    return [{"dataset": wave.dataset.name, "groups": rows}]
 
 
 def differences_of(wave: Wave, scores: Mapping[str, Panel]) -> list[Row]:
@@ -179,7 +180,7 @@ def differences_of(wave: Wave, scores: Mapping[str, Panel]) -> list[Row]:
             compared = difference(scores[first], scores[second], models)
             if compared is not None:
                 names = {"dataset": wave.dataset.name, "group": group, "first": first, "second": second}
-                found.append(names | rounded(compared))
+                found.append(names | rounded(asdict(compared)))
     return found
 
 
@@ -207,7 +208,7 @@ def _targets_of(wave: Wave, scores: Mapping[str, Panel], name: str, budget: Budg
         reached, compared = ratio(ours, whole, models), difference(ours, control, models)
         value = None if reached is None else reached.value
         add(f"ratio to all data, {who}, at least", wanted, value, len(shared(models, ours, whole)))
-        low = None if compared is None else compared["difference"]["low"]
+        low = None if compared is None else compared.difference.low
         both = len(shared(models, ours, control))
         add(f"low end of the interval of the gain over {CONTROL}, {who}, above", 0.0, low, both, above=True)
     seeds, gain = shared(groups["all"], ours, control, whole), _tau_gain(scores, name, groups["all"])

@@ -1,12 +1,13 @@
 """From finished cells to the rows of a result: means over seeds, and comparisons user by user."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from recdistill.evaluation.metrics import per_case
+from recdistill.evaluation.panel import Panel
 from recdistill.evaluation.protocols import PROTOCOLS
 from recdistill.evaluation.statistics import compare, holm
 from recdistill.rng import Streams
@@ -85,6 +86,16 @@ def datasets_of(cells: Sequence[Scored]) -> list[dict[str, Any]]:
 def per_user(cells: Sequence[Scored], metric: str, protocol: str) -> np.ndarray:
     """Return a metric of every held-out event, (seeds, events)."""
     return np.stack([per_case(cell.ranks(protocol))[metric].numpy() for cell in cells])
+
+
+def panel_of(cells: Mapping[str, Sequence[Scored]], *, metric: str = "NDCG@10", protocol: str = "full") -> Panel:
+    """Return the scores of the finished ones of the cells of each model."""
+    return Panel(
+        {
+            model: {cell.place.seed: per_user([cell], metric, protocol)[0] for cell in finished(some)}
+            for model, some in cells.items()
+        }
+    )
 
 
 def comparison(

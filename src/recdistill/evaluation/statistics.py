@@ -114,13 +114,13 @@ def compare(
     """
     if first.shape != second.shape or first.size == 0:
         raise InputError(f"cannot compare {first.shape} with {second.shape} values: seeds and users must be the same")
-    means = np.concatenate(list(_resampled_means(np.stack([first, second]), rng, resamples)))
+    means = np.concatenate(list(resampled_means(np.stack([first, second]), rng, resamples)))
     per_user = (first - second).mean(axis=0)
     ratio = None
     if second.mean() > 0 and means[:, 1].min() > 0:
-        ratio = _interval(float(first.mean() / second.mean()), means[:, 0] / means[:, 1])
+        ratio = interval_of(float(first.mean() / second.mean()), means[:, 0] / means[:, 1])
     return Comparison(
-        difference=_interval(float(per_user.mean()), means[:, 0] - means[:, 1]),
+        difference=interval_of(float(per_user.mean()), means[:, 0] - means[:, 1]),
         ratio=ratio,
         effect=_effect(per_user),
         p=sign_flip_p(per_user, rng, flips=flips),
@@ -153,12 +153,12 @@ def mean_ratio(
     """
     if first.shape != second.shape or first.size == 0:
         raise InputError(f"cannot compare {first.shape} with {second.shape} values: all must be the same")
-    means = np.concatenate(list(_resampled_means(np.concatenate([first, second]), rng, resamples)))
+    means = np.concatenate(list(resampled_means(np.concatenate([first, second]), rng, resamples)))
     above, below = np.split(means, 2, axis=1)
     values, whole = first.mean(axis=(1, 2)), second.mean(axis=(1, 2))
     if whole.min() <= 0 or below.min() <= 0:
         return None
-    return _interval(float((values / whole).mean()), (above / below).mean(axis=1))
+    return interval_of(float((values / whole).mean()), (above / below).mean(axis=1))
 
 
 def separated(
@@ -186,7 +186,7 @@ def separated(
     return apart
 
 
-def _resampled_means(
+def resampled_means(
     values: Float[np.ndarray, "methods S U"], rng: np.random.Generator, resamples: int
 ) -> Iterator[Float[np.ndarray, "part methods"]]:
     """Yield the means of all methods under drawn seeds and users, some resamples at a time."""
@@ -205,7 +205,8 @@ def _draws(size: int, count: int, rng: np.random.Generator) -> Float[np.ndarray,
     return np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size) / size
 
 
-def _interval(value: float, resampled: np.ndarray) -> Interval:
+def interval_of(value: float, resampled: np.ndarray) -> Interval:
+    """Return a value with the 95 % percentile interval of its resampled values."""
     low, high = np.quantile(resampled, LEVEL)
     return Interval(value, float(low), float(high))
 
