@@ -11,15 +11,14 @@ from torch import Tensor
 
 from recdistill.data.development import Development
 from recdistill.data.distilled import DistilledDataset, size_in_bytes
-from recdistill.data.rows import compact_ids
 from recdistill.data.sequences import evaluation_cases, training_rows
 from recdistill.distill.base import Engine, RunContext
 from recdistill.distill.refined import Refined
 from recdistill.distill.run import peak_megabytes
-from recdistill.evaluation.protocols import PROTOCOLS, evaluate
 from recdistill.models.base import Recommender
 from recdistill.progress import Progress
-from recdistill.storage import read_json, read_tensors, sha256_of, write_json, write_tensors
+from recdistill.storage import read_json, sha256_of, write_json
+from recdistill.study.cells import read_ranks, write_scores
 from recdistill.study.grid import Job
 from recdistill.study.students import ItemTable, StudentSpec, train_student
 from recdistill.training.fit import TrainingRecipe
@@ -83,18 +82,14 @@ class Scored(ABC):
 
     def ranks(self, protocol: str) -> Tensor:
         """Return the rank of every held-out event."""
-        return read_tensors(self.path.with_suffix(".safetensors"))[protocol].long()
+        return read_ranks(self.path, protocol)
 
     def write(self, model: Recommender, about: dict[str, Any], start_mb: float) -> None:
-        """Score a model on the test events and write the cell; ranks first, so that a cell never lacks them."""
-        cases = self.place.test()
-        scores = {protocol: evaluate(model, cases, protocol=protocol) for protocol in PROTOCOLS}
-        ranks = {protocol: compact_ids(found.ranks) for protocol, found in scores.items()}
-        write_tensors(self.path.with_suffix(".safetensors"), ranks)
+        """Score a model on the test events and write the cell."""
         facts = {"dataset": self.place.dataset.name, "length": self.place.length, "seed": self.place.seed}
         memory = {"start_mb": start_mb, "peak_mb": peak_megabytes(), "threads": torch.get_num_threads()}
-        metrics = {protocol: found.metrics() for protocol, found in scores.items()}
-        write_json(self.path, as_json(facts | memory | about | {"metrics": metrics, "settings": self.settings()}))
+        about = as_json(facts | memory | about | {"settings": self.settings()})
+        write_scores(self.path, model, self.place.test(), about)
 
 
 @dataclass(frozen=True)
