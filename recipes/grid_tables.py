@@ -1,11 +1,13 @@
 """Tables of the grids' results; where a result is not there yet, or not whole, a line says so."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from recdistill.storage import read_json
 from recipes.record import RESULTS
 
+BUDGET = re.compile(r"\d+x\d+")
 Row = dict[str, Any]
 Lines = list[list[str]]
 
@@ -154,10 +156,17 @@ def fair(found: Row) -> str:
     for row in sorted(found["rows"], key=place):
         budget = {"full": "all", "0x0": "-"}.get(row["budget"], row["budget"])
         scores = [percent(row["metrics"][name]) for name in ("HR@10", "NDCG@10")]
-        line = [row["dataset"], row["items"], f"`{row['method']}`", budget, f"{row['bytes']:,}", seeds(row), *scores]
+        name = f"`{_trained_on(row)}`"
+        line = [row["dataset"], row["items"], name, budget, f"{row['bytes']:,}", seeds(row), *scores]
         lines.append(line)
     names = ["dataset", "item table", "trained on", "sequences", "bytes", "seeds"]
     return markdown([*names, "HR@10", "NDCG@10"], lines)
+
+
+def _trained_on(row: Row) -> str:
+    """Return the artifact of a row without its budget, which tells apart what one method makes in several ways."""
+    artifact = row["name"].split("/")[2].removesuffix(f"-{row['model']}-{row['items']}-{row['recipe']}")
+    return "-".join(part for part in artifact.split("-") if not BUDGET.fullmatch(part))
 
 
 def fair_comparisons(found: Row) -> str:
