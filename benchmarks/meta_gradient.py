@@ -17,6 +17,7 @@ import math
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,9 +178,7 @@ def main() -> None:
     single = []
     for window in (10, 40):
         path = RUNS / "benchmarks" / "meta_gradient" / f"rounding-{window}.json"
-        single.append(
-            {"window": window} | cell(path, lambda window=window: fresh(rounding, options.threads, window=window))
-        )
+        single.append({"window": window} | cell(path, partial(fresh, rounding, options.threads, window=window)))
         show(single[-1])
     if options.json:
         body = {"threads": options.threads, "rows": rows, "rounding": single, "targets": targets(rows)}

@@ -68,15 +68,24 @@ def reference(items: int, inner_steps: int, window: int, repeats: int) -> dict[s
     assert isinstance(batch.items, HardItems)
     factors = {name: value.detach().clone() for name, value in problem.synthetic.named_parameters()}
     item_factor = problem.synthetic.item_factor
-    peer = ReferenceTD3(problem.model.config, **factors, item_factor=item_factor, window=window)
+    peer = ReferenceTD3(
+        problem.model.config,
+        core=factors["core"],
+        user_factor=factors["user_factor"],
+        time_factor=factors["time_factor"],
+        item_factor=item_factor,
+        window=window,
+    )
     weights = {name: value.detach().clone() for name, value in problem.model.named_parameters()}
     ids, lengths = batch.items.ids, batch.lengths
     targets = ids.gather(1, lengths.unsqueeze(1)).squeeze(1)
     inputs = torch.where(torch.arange(size.length - 1) < lengths.unsqueeze(1), ids[:, :-1], 0)
+    features = problem.judgement.features
+    assert features is not None
     losses: list[float] = []
 
     def step() -> None:
-        losses.append(peer.outer_step(weights, inputs, lengths, targets, problem.judgement.features, inner_steps))
+        losses.append(peer.outer_step(weights, inputs, lengths, targets, features, inner_steps))
 
     extra = peak_extra_mb(step)
     return {"extra_mb": extra, "outer_loss": losses[0]} | seconds(step, repeats)
