@@ -317,6 +317,26 @@ def test_recipes_are_drawn_from_those_given(train: Development, peers: list[Peer
     assert drawn == {(turn, rate, size) for turn in (0, 1) for rate in (0.001, 0.002, 0.003) for size in sizes}
 
 
+def test_families_that_share_a_step_move_labels_by_their_mean_gradient(
+    train: Development, peers: list[Peer], control: LabelledRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = task_of(replace(TINY, steps_per_epoch=3, families_per_step=2), train, peers, control)
+    alone = [task.outer_step(0, turn, task.fresh(turn, 0)) for turn in (0, 1)]
+    steps = spy_on_steps(monkeypatch)
+    found = list(task.steps(0))
+    torch.testing.assert_close(found[0].gradient["queries"], sum(one.gradient["queries"] for one in alone) / 2)
+    torch.testing.assert_close(found[0].outer_loss, sum(one.outer_loss for one in alone) / 2)
+    assert [(step, turn) for step, turn, _, _ in steps] == [(index // 2, index % 2) for index in range(6)]
+    for earlier, later in zip(steps, steps[2:], strict=False):  # each goes on from where it stood
+        assert later[2] is earlier[3]
+
+
+@pytest.mark.parametrize("share", [0, 3])
+def test_more_families_in_a_step_than_there_are_are_refused(share: int) -> None:
+    with pytest.raises(OptionError, match=r"families_per_step.*from 1 to 2"):
+        replace(TINY, families_per_step=share)
+
+
 def test_families_take_turns_and_students_grow_older_within_an_epoch(
     train: Development, peers: list[Peer], control: LabelledRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:

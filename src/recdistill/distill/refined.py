@@ -88,6 +88,8 @@ class Refined:
     """Outer epochs, 0 or more; with 0 the labels stay as they start."""
     steps_per_epoch: int = 60
     """Outer steps in each, at least 1."""
+    families_per_step: int = 1
+    """Families whose students share an outer step, with the mean of their gradients; 1 to the number of families."""
     outer_learning_rate: float = 0.02
     """Adam step size for the queries; falls to 0 along a cosine."""
     clip_norm: float = 1.0
@@ -130,6 +132,9 @@ class Refined:
                 raise OptionError(name, "nothing", fix="must name one or more")
         for family in self.families:
             choose("families", family, FAMILIES)
+        if not 1 <= self.families_per_step <= len(self.families):
+            fix = f"must be from 1 to {len(self.families)}, the number of families"
+            raise OptionError("families_per_step", self.families_per_step, fix=fix)
         for rate in self.inner_learning_rates:
             require_above(0, inner_learning_rates=rate)
         for size in self.inner_batch_sizes:
@@ -267,14 +272,15 @@ class RefineTask:
     def steps(self, epoch: int) -> Iterator[MetaResult]:
         """Yield the meta-gradient of each step; the families take turns, each with one student for the epoch."""
         held: dict[int, _Held] = {}
+        share = self.settings.families_per_step
         for index in range(self.steps_per_epoch):
-            turn = index % len(self.peers)
-            if turn not in held:
-                held[turn] = self.fresh(turn, epoch)
-            current = held[turn]
-            result = self.outer_step(epoch * self.steps_per_epoch + index, turn, current)
-            current.student = result.student
-            yield result
+            results = []
+            for turn in (number % len(self.peers) for number in range(index * share, (index + 1) * share)):
+                if turn not in held:
+                    held[turn] = self.fresh(turn, epoch)
+                results.append(self.outer_step(epoch * self.steps_per_epoch + index, turn, held[turn]))
+                held[turn].student = results[-1].student
+            yield _mean(results)
 
     def fresh(self, turn: int, epoch: int) -> _Held:
         """Return a new student of a family and one of the recipes, the same for the same epoch."""
@@ -358,6 +364,13 @@ class RefineTask:
     def at(self, name: str, step: int) -> torch.Generator:
         """Return the generator of one step."""
         return generator_at(self.rng.integer(name), step)
+
+
+def _mean(results: Sequence[MetaResult]) -> MetaResult:
+    """Return the mean outer loss and gradient of several students, with the last of them to carry on from."""
+    loss = torch.stack([result.outer_loss for result in results]).mean()
+    gradient = torch.stack([result.gradient["queries"] for result in results]).mean(0)
+    return replace(results[-1], outer_loss=loss, gradient={"queries": gradient})
 
 
 def _one_of(values: tuple[Number, ...], generator: torch.Generator) -> Number:
