@@ -37,7 +37,7 @@ def mixture_weights(models: Sequence[Recommender], cases: EvaluationCases) -> Fl
     Data via the EM Algorithm, JRSS B 39, 1977, for a mixture of known components.
     """
     weights = torch.full((len(models),), 1 / len(models), dtype=torch.float64)
-    if len(cases) == 0:
+    if len(models) == 1 or len(cases) == 0:
         return weights.float()
     likelihoods = torch.stack([event_log_likelihoods(model, cases) for model in models])
     scaled = (likelihoods - likelihoods.amax(0)).exp()  # what all models share says nothing about their weights

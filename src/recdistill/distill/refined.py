@@ -58,7 +58,8 @@ class Refined:
     distribution of that model, and the items that really came next. Students stay for an epoch and grow older from
     step to step, so that labels are refined for early and for late training.
 
-    When not to use it: where one model is to be trained, ``labels="peers"`` with ``epochs=0`` costs a fraction.
+    When not to use the outer loop: ``epochs=0`` keeps the labels as they start and costs a fraction. Where bytes count
+    and sequences do not, ``label_rank`` with more rows gives more than any outer step has given yet (``docs/log.md``).
 
     Reference: this library. It builds on Feng, Vedantam and Kempe, Embarrassingly Simple Dataset Distillation (the
     random truncated window), ICLR 2024, arXiv 2311.07025, and on knowledge distillation into soft labels.
