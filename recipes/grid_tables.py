@@ -227,11 +227,14 @@ def beyond_summary(found: Row) -> str:
     """Return mean ratios of used and unused models, and how each summary ranks them; all data beside themselves."""
     lines = []
     for entry in found["full_data"]:
+        measured = [one for one in found["summaries"] if one["dataset"] == entry["dataset"] and _has_seeds(one)]
         noise = [entry["groups"][group] for group in ("all", "unused")]
+        if not measured and noise == [None, None]:
+            continue
         count = "-" if noise[0] is None else str(noise[0]["seeds"])
         taus = ["-" if one is None else _figure(one["ceiling"]) for one in noise]
         lines.append([entry["dataset"], "all data, half beside half", "-", count, "-", "-", *taus, "-", "-", "-"])
-        for summary in (one for one in found["summaries"] if one["dataset"] == entry["dataset"]):
+        for summary in measured:
             groups = summary["groups"]
             size = "-" if summary["bytes"] is None else f"{summary['bytes']:,}"
             line = [entry["dataset"], f"`{summary['summary']}`", size, str(groups["all"]["seeds"])]
@@ -241,6 +244,10 @@ def beyond_summary(found: Row) -> str:
             lines.append(line + _decisions(ranked[0]))
     names = ["dataset", "trained on", "bytes", "seeds", "ratio, used", "ratio, not used", "tau", "tau, not used"]
     return markdown([*names, "pairs right", "best found", "regret, %"], lines)
+
+
+def _has_seeds(summary: Row) -> bool:
+    return any(group["seeds"] for group in summary["groups"].values())
 
 
 def _decisions(ranked: Row | None) -> list[str]:
