@@ -32,8 +32,14 @@ def agrees(path: Path, settings: dict[str, Any]) -> bool:
     """Return whether the file at ``path`` was made with these settings; options that came later do not count."""
     if not path.exists():
         return False
-    stored = read_json(path)["settings"]
-    return all(stored[name] == value for name, value in as_json(settings).items() if name in stored)
+    return _same(read_json(path)["settings"], as_json(settings))
+
+
+def _same(stored: Any, wanted: Any) -> bool:
+    """Return whether two values are equal where both have something to say, however deep."""
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        return all(_same(stored[name], value) for name, value in wanted.items() if name in stored)
+    return bool(stored == wanted)
 
 
 @dataclass(frozen=True)

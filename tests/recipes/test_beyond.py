@@ -12,6 +12,7 @@ import torch
 from scipy import stats
 from tiny_grid import LENGTH, do, fake
 
+from recdistill.distill.refined import Refined
 from recdistill.evaluation.metrics import ndcg
 from recdistill.models import MODELS
 from recdistill.storage import read_json, write_json
@@ -157,6 +158,18 @@ def test_cells_from_before_variants_still_count_and_names_keep_variants_apart(da
     assert other.done()
     write_json(other.path, other.cell() | {"settings": as_json(other.settings() | {"architecture": "narm"})})
     assert not other.done()
+
+
+def test_cells_from_before_an_option_of_a_method_still_count(dataset: Dataset) -> None:
+    cell = student(Place(dataset, LENGTH, 0), Refined(num_rows=6, length=LENGTH), "random", "judging")
+    fake(cell)
+    settings = as_json(cell.settings())
+    del settings["data"]["label_rank"]
+    write_json(cell.path, cell.cell() | {"settings": settings})
+    assert cell.done()
+    settings["data"]["window"] += 1
+    write_json(cell.path, cell.cell() | {"settings": settings})
+    assert not cell.done()
 
 
 def test_a_variant_predicts_what_its_family_predicts(dataset: Dataset) -> None:
