@@ -20,6 +20,11 @@ CONTROLS: dict[str, type[Random] | type[RandomSoft]] = {"random": Random, "rando
 """Controls that can be made as large as another artifact."""
 
 
+REVISIONS = {"refined": 2}
+"""Counts up when a method comes to give something else with the same options, so that what it gave before is not taken
+for it; 1 for methods that are not named."""
+
+
 class Plan(Protocol):
     """How an artifact is made."""
 
@@ -69,7 +74,8 @@ class Method:
 
     def settings(self) -> dict[str, Any]:
         """Return the method and its options."""
-        return {"method": self.distiller.method, **asdict(self.distiller)}  # type: ignore[call-overload]
+        method = self.distiller.method
+        return {"method": method, "revision": REVISIONS.get(method, 1), **asdict(self.distiller)}  # type: ignore[call-overload]
 
     def make(
         self, train: Development, teacher: Trajectory, others: Sequence[Path], seed: int, context: RunContext

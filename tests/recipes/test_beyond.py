@@ -167,6 +167,10 @@ def test_cells_from_before_an_option_of_a_method_still_count(dataset: Dataset) -
     del settings["data"]["label_rank"]
     write_json(cell.path, cell.cell() | {"settings": settings})
     assert cell.done()
+    settings["data"]["revision"] -= 1  # the same options, and another method behind them
+    write_json(cell.path, cell.cell() | {"settings": settings})
+    assert not cell.done()
+    settings["data"]["revision"] += 1
     settings["data"]["window"] += 1
     write_json(cell.path, cell.cell() | {"settings": settings})
     assert not cell.done()
