@@ -31,6 +31,9 @@ format: $(STAMP)
 # Results need the datasets: RECDISTILL_DATA must name the folder that holds them. What is finished is not done again.
 RECIPES := parity fair beyond transfer ablation cost size_curve magazine_filters
 
+results/certificate_td3_ml100k.json: $(STAMP) FORCE
+	$(BIN)/python -m recipes.certificate --workers $(WORKERS)
+
 results/td3_ml100k.json: $(STAMP)
 	$(BIN)/python -m recipes.td3_ml100k
 

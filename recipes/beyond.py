@@ -16,12 +16,13 @@ from typing import Any
 from recdistill.distill.refined import Refined
 from recdistill.evaluation.fidelity import agreement
 from recdistill.evaluation.panel import Panel, difference, noise, ranking, ratio, shared
+from recdistill.study.controls import row_bytes
 from recipes.cells import Recipe, full, refined, selector, student
 from recipes.collect import body_of, by_row, find, panel_of, rounded, rows_of
 from recipes.datasets import ML_1M, ML_100K, Budget, Dataset
 from recipes.jobs import Scored, seed_by_seed
 from recipes.places import Place
-from recipes.plans import Method, row_bytes
+from recipes.plans import Method
 from recipes.zoo import OWN, ZOO
 
 Row = dict[str, Any]

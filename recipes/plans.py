@@ -9,16 +9,11 @@ from recdistill.data.development import Development
 from recdistill.data.distilled import DistilledDataset, size_in_bytes
 from recdistill.data.rows import KINDS
 from recdistill.distill.base import Distiller, RunContext
-from recdistill.distill.coresets.random import Random
-from recdistill.distill.coresets.random_soft import RandomSoft
 from recdistill.distill.coresets.selection import usable_users
 from recdistill.distill.run import distill
 from recdistill.errors import InputError, choose
+from recdistill.study.controls import METHODS, row_bytes
 from recdistill.training.trajectory import Trajectory
-
-CONTROLS: dict[str, type[Random] | type[RandomSoft]] = {"random": Random, "random_soft": RandomSoft}
-"""Controls that can be made as large as another artifact."""
-
 
 REVISIONS = {"refined": 2}
 """Counts up when a method comes to give something else with the same options, so that what it gave before is not taken
@@ -85,11 +80,6 @@ class Method:
         return distill(train, self.distiller, teacher, seed=seed, context=context)
 
 
-def row_bytes(length: int, numbers: int, id_bytes: int = 2) -> int:
-    """Return the bytes of a sequence with a label of so many half-precision numbers after each item."""
-    return length * (id_bytes + 2 * numbers) + 2
-
-
 @dataclass(frozen=True)
 class EqualBytes:
     """As many rows of a control as fit into the bytes that another artifact adds to the item factor.
@@ -97,7 +87,7 @@ class EqualBytes:
     At most all users that can be a row: where the other artifact is larger than that, so many.
 
     Args:
-        control: key of :data:`CONTROLS`.
+        control: key of :data:`~recdistill.study.controls.METHODS`.
         like: the other artifact.
         length: items of a row.
     """
@@ -125,7 +115,7 @@ class EqualBytes:
     ) -> DistilledDataset:
         """Return the rows of the control."""
         size = size_in_bytes(others[0])
-        method = choose("control", self.control, CONTROLS)
+        method = choose("control", self.control, METHODS)
         count = (size["data"] - size["item_factor"]) // self.row_bytes(train, teacher)
         most = min(len(usable_users(train)), train.train_interactions // self.length)
         made = method(num_rows=max(1, min(count, most)), length=self.length)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
@@ -10,12 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from recdistill.data.distilled import current_versions
 from recdistill.data.prepared import PreparedDataset
 from recdistill.errors import InputError
 from recdistill.evaluation.statistics import estimate
+from recdistill.machine import machine
 from recdistill.rng import Streams
 from recdistill.storage import read_json, write_json
 
@@ -91,20 +89,6 @@ def write_result(name: str, command: str, body: dict[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, as_json(head | body))
     return path
-
-
-def machine() -> dict[str, Any]:
-    """Return what the run ran on."""
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-    return {"cpu": _cpu(), "cores": os.cpu_count(), "gpu": gpu, "system": platform.system()}
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _commit() -> str:

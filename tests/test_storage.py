@@ -11,7 +11,6 @@ import torch
 from recdistill.errors import ArtifactError, InputError
 from recdistill.storage import (
     atomic_folder,
-    folder_bytes,
     read_json,
     read_tensors,
     refuse_existing,
@@ -155,10 +154,3 @@ def test_hashes(tmp_path: Path) -> None:
     assert sha256_of({"b": 1, "a": 2}) == sha256_of({"a": 2, "b": 1})
     assert len({sha256_of(1, 2), sha256_of([1, 2]), sha256_of("1", 2), sha256_of(12)}) == 4
     assert sha256_of(1) == hashlib.sha256(json.dumps([1]).encode()).hexdigest()
-
-
-def test_folder_bytes(tmp_path: Path) -> None:
-    (tmp_path / "b").mkdir()
-    (tmp_path / "a").write_bytes(b"123")
-    (tmp_path / "b" / "c").write_bytes(b"45")
-    assert folder_bytes(tmp_path) == 5

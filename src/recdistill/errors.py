@@ -7,6 +7,7 @@
     |   +-- OptionError             an option or a name; carries the nearest right one
     +-- NumericalError              a loss or score became NaN or infinite; carries stage and step
     +-- KernelError                 a model uses an operation that cannot be differentiated as asked
+    +-- VerificationError           a certificate does not hold (command line: exit 3)
 
 What is worth knowing and no reason to stop is a RecdistillWarning.
 
@@ -86,6 +87,10 @@ class NumericalError(RecdistillError):
 
 class KernelError(RecdistillError):
     """A model uses an operation that cannot be differentiated as asked; names it and its replacement."""
+
+
+class VerificationError(RecdistillError):
+    """A certificate does not state what is found: it was edited, is of other data, or its training comes out other."""
 
 
 class RecdistillWarning(UserWarning):

@@ -135,8 +135,3 @@ def sha256(path: Path) -> str:
 def sha256_of(*parts: Any) -> str:
     """Return the hexadecimal SHA-256 of JSON-serialisable values, to name results by their content."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def folder_bytes(path: Path) -> int:
-    """Return the size of all files below ``path``, in bytes."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

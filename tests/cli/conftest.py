@@ -3,14 +3,16 @@
 from pathlib import Path
 
 import pytest
-from command_line import COMMANDS, Line, call, write_log
+from command_line import COMMANDS, Line, call
+
+from reference.logs import write_ring
 
 
 @pytest.fixture(scope="session")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     folder = tmp_path_factory.mktemp("line")
-    write_log(folder / "log.csv")
-    write_log(folder / "other.csv", seed=1)
+    write_ring(folder / "log.csv")
+    write_ring(folder / "other.csv", seed=1)
     printed = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

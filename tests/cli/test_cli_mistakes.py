@@ -10,11 +10,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import TEACHER, call, entries, write_log
+from command_line import TEACHER, call, entries
 
 from recdistill.cli import app, folders, run
 from recdistill.cli.demo import check_place
 from recdistill.errors import NumericalError
+from reference.logs import write_ring
 
 DISTILL = ("distill", "@prepared", "out", *TEACHER)
 RANDOM = (*DISTILL, "--method", "random")
@@ -286,7 +287,7 @@ def test_a_defect_is_not_hidden(line, here, monkeypatch):
 
 
 def test_the_first_bad_line_of_a_raw_file_is_named(here):
-    path = write_log(here / "bad.csv")
+    path = write_ring(here / "bad.csv")
     path.write_text(path.read_text() + "u1,i1,soon\n")
     last = len(path.read_text().splitlines())
     complaint = call("prepare", "bad.csv", "out").complaint

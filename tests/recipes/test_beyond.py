@@ -16,6 +16,7 @@ from recdistill.distill.refined import Refined
 from recdistill.evaluation.metrics import ndcg
 from recdistill.models import MODELS
 from recdistill.storage import read_json, write_json
+from recdistill.study.controls import row_bytes
 from recipes import beyond, fair, grid_tables
 from recipes.beyond import BASIS_BYTES, COMPACT, CONTROL, FULL, HARD, LABEL_RANK, LABELS, OURS, SEEDS, WAVES, Wave
 from recipes.cells import full, student
@@ -23,7 +24,6 @@ from recipes.collect import find
 from recipes.datasets import ML_1M, ML_100K, Dataset
 from recipes.jobs import Scored, Student
 from recipes.places import Place, Prepare
-from recipes.plans import row_bytes
 from recipes.record import as_json
 from recipes.zoo import OWN, VARIANTS, ZOO, architecture
 

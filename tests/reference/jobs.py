@@ -4,11 +4,11 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from recdistill.progress import Progress
-from recdistill.study.grid import Job
+from recdistill.progress import SILENT, Progress
+from recdistill.study.grid import Job, Workers, work
 
 
 @dataclass(frozen=True)
@@ -48,3 +48,29 @@ class Tiny:
 def order(folder: Path) -> list[str]:
     """Return the keys of the jobs that were done, in the order of their ends."""
     return (folder / "order.txt").read_text().split()
+
+
+@dataclass
+class Here(Workers):
+    """Workers of a grid that do every job in this process, at once."""
+
+    size: int = 1
+    ended: list[tuple[Job, str | None]] = field(default_factory=list)
+
+    def submit(self, job: Job) -> None:
+        try:
+            work(job, SILENT)
+        except Exception as error:  # told to the grid, as processes do
+            self.ended.append((job, f"{type(error).__name__}: {error}"))
+        else:
+            self.ended.append((job, None))
+
+    def wait(self) -> list[tuple[Job, str | None]]:
+        ended, self.ended = self.ended, []
+        return ended
+
+    def __enter__(self) -> "Here":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass

@@ -25,7 +25,6 @@ from recdistill.data.rows import KINDS, Rows
 from recdistill.errors import ArtifactError
 from recdistill.storage import (
     atomic_folder,
-    folder_bytes,
     read_json,
     read_tensors,
     sha256,
@@ -135,10 +134,13 @@ class DistilledDataset:
 
 
 def size_in_bytes(folder: Path) -> dict[str, int]:
-    """Return the bytes of an artifact: ``total`` on disk, ``data`` file alone, and ``item_factor`` within it."""
+    """Return the bytes of an artifact: ``total`` on disk, ``data`` file alone, and ``item_factor`` within it.
+
+    What is said about an artifact, its certificate, is not part of it.
+    """
     factor = read_tensors(folder / "data.safetensors")["item_factor"]
     return {
-        "total": folder_bytes(folder),
+        "total": sum((folder / name).stat().st_size for name in (*FILES, "manifest.json")),
         "data": (folder / "data.safetensors").stat().st_size,
         "item_factor": factor.numel() * factor.element_size(),
     }

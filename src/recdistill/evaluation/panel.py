@@ -18,6 +18,7 @@ from recdistill.evaluation.statistics import (
     compare,
     interval_of,
     mean_ratio,
+    mean_score,
     resampled_means,
     separated,
 )
@@ -58,6 +59,14 @@ class Panel:
 def shared(models: Sequence[str], *panels: Panel) -> list[int]:
     """Return the seeds in which some models are there in all panels."""
     return sorted(set[int].intersection(*(panel.seeds(models) for panel in panels)))
+
+
+def average(panel: Panel, models: Sequence[str]) -> Interval | None:
+    """Return the mean score of some models over seeds and users, or ``None`` where they share no seed."""
+    seeds = shared(models, panel)
+    if not seeds:
+        return None
+    return mean_score(panel.stack(models, seeds), Streams(0).numpy("average"))
 
 
 def ratio(part: Panel, whole: Panel, models: Sequence[str]) -> Interval | None:

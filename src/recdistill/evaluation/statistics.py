@@ -129,6 +129,20 @@ def compare(
     )
 
 
+def mean_score(
+    values: Float[np.ndarray, "M S U"], rng: np.random.Generator, *, resamples: int = 2_000
+) -> Interval:
+    """Return the mean over models, seeds and users; the interval is that of :func:`compare`.
+
+    Args:
+        values: one metric per model, seed and user.
+        rng: where resamples are drawn from.
+        resamples: number of bootstrap resamples.
+    """
+    means = np.concatenate(list(resampled_means(values, rng, resamples))).mean(axis=1)
+    return interval_of(float(values.mean()), means)
+
+
 def mean_ratio(
     first: Float[np.ndarray, "M S U"],
     second: Float[np.ndarray, "_ _ _"],

@@ -5,26 +5,31 @@ what is done is never done again, also not by another study in the same folder.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from recdistill.data.development import development_of, histories_of
 from recdistill.data.distilled import DistilledDataset, current_versions, is_distilled, read_manifest
 from recdistill.data.prepared import PreparedDataset
 from recdistill.data.rows import compact_ids
-from recdistill.data.sequences import EvaluationCases, TrainingData, evaluation_cases, training_rows
+from recdistill.data.sequences import EvaluationCases, Histories, TrainingData, evaluation_cases, training_rows
 from recdistill.distill.run import peak_megabytes
-from recdistill.errors import ArtifactError
+from recdistill.errors import ArtifactError, choose
+from recdistill.evaluation.long_tail import Exposure, exposure, recommend
 from recdistill.evaluation.metrics import per_case
 from recdistill.evaluation.panel import Panel
+from recdistill.evaluation.privacy import membership_attack
 from recdistill.evaluation.protocols import PROTOCOLS, evaluate
+from recdistill.models import MODELS
 from recdistill.models.base import Recommender
 from recdistill.progress import Progress
+from recdistill.rng import Streams
 from recdistill.storage import read_json, read_tensors, sha256_of, write_json, write_tensors
 from recdistill.study.students import ItemTable, StudentSpec, train_student
 from recdistill.training.fit import TrainingRecipe
@@ -41,8 +46,19 @@ class ModelSpec:
     """How tables call it."""
     model: str
     """Name in ``MODELS``, its family."""
-    config: Mapping[str, Any]
+    config: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the model; its defaults for the rest."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return all arguments of the model, defaults included.
+
+        Raises:
+            OptionError: the model is not known, or does not take one of the arguments.
+        """
+        known = choose(f"model of {self.name}", self.model, MODELS).options()
+        for option in self.config:
+            choose(f"argument of {self.name}", option, known)
+        return known | dict(self.config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +144,7 @@ class Cell:
             "split": self.data.split,
             "data": self.data.content,
             "model": self.model.model,
-            "config": dict(self.model.config),
+            "config": self.model.settings(),
             "items": self.items,
             "seed": self.seed,
             "recipe": asdict(self.recipe),
@@ -170,10 +186,19 @@ class Cell:
             state=None if is_distilled(self.data.folder) else self.path.with_suffix(".state"),
             progress=progress,
         )
-        trained = {"steps": result.steps, "epochs": result.epochs, "best_epoch": result.best_epoch}
         cost = {"seconds": round(result.seconds, 3), "start_mb": start, "peak_mb": peak_megabytes()}
-        about = {"key": self.key, "settings": self.settings(), **trained, **cost, "threads": torch.get_num_threads()}
-        write_scores(self.path, model, evaluation_cases(histories, "test"), about | {"versions": current_versions()})
+        cases = evaluation_cases(histories, "test")
+        about = {
+            "key": self.key,
+            "settings": self.settings(),
+            **{name: getattr(result, name) for name in ("steps", "epochs", "best_epoch", "losses", "scores")},
+            **cost,
+            "threads": torch.get_num_threads(),
+            "exposure": asdict(exposure_of(model, cases, histories.train_counts(prepared.num_items))),
+            "membership": membership_of(model, histories.development()),
+            "versions": current_versions(),
+        }
+        write_scores(self.path, model, cases, about)
 
     def result(self) -> dict[str, Any]:
         """Return the scores and all that is known about them; ``metrics`` by protocol."""
@@ -188,6 +213,22 @@ class Cell:
         """Return a metric of every test event."""
         values: np.ndarray = per_case(self.ranks(protocol))[metric].numpy()
         return values
+
+
+def exposure_of(model: Recommender, cases: EvaluationCases, counts: Int[np.ndarray, " V1"]) -> Exposure:
+    """Return what a model would show to the users of some held-out events."""
+    targets = cases.targets(np.arange(len(cases)))
+    return exposure(recommend(model, cases), targets, cases.users, counts)
+
+
+def membership_of(model: Recommender, histories: Histories) -> dict[str, Any] | None:
+    """Return how well a model tells training events from later ones, or ``None`` where no user has both.
+
+    The users are the same ones for all models of a dataset.
+    """
+    if not ((histories.train_lengths() >= 2) & (histories.valid_end > histories.train_end)).any():
+        return None
+    return asdict(membership_attack(model, histories, Streams(0).numpy("membership")))
 
 
 def write_scores(path: Path, model: Recommender, cases: EvaluationCases, about: Mapping[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""What may be concluded from training on a distilled dataset: measured, stated with uncertainty, and checked again."""

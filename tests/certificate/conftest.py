@@ -1,0 +1,86 @@
+"""A certificate made once of a tiny distilled dataset: four models, three seeds, all controls."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from recdistill.certificate.certify import certify
+from recdistill.certificate.record import Certificate
+from recdistill.certificate.trainings import Examination, Trained, datasets_of
+from recdistill.data.development import development_of
+from recdistill.data.prepared import PreparedDataset, PrepareSpec, prepare
+from recdistill.distill.base import RunContext
+from recdistill.distill.coresets.random_soft import RandomSoft
+from recdistill.distill.run import distill
+from recdistill.distill.teacher import TeacherSpec, teach
+from recdistill.study.cells import ModelSpec
+from recdistill.training.fit import TrainingRecipe
+from reference.jobs import Here
+from reference.logs import write_ring
+
+SMALL = {"embedding_dim": 8, "num_blocks": 1, "num_heads": 1, "inner_dim": 8}
+MODELS = (
+    ModelSpec(name="small", model="sasrec", config=SMALL),
+    ModelSpec(name="gru", model="gru4rec", config={"embedding_dim": 8, "hidden_dim": 8}),
+    ModelSpec(name="wide", model="sasrec", config=SMALL | {"inner_dim": 32}),
+    ModelSpec(name="counts", model="popularity"),
+)
+RECIPE = TrainingRecipe(epochs=3, steps_per_epoch=4, batch_size=16, learning_rate=0.01, patience=3)
+
+
+@dataclass(frozen=True)
+class Made:
+    """An examination that is finished, and its certificate."""
+
+    exam: Examination
+    datasets: list[Trained]
+    certificate: Certificate
+
+
+def prepared_ring(folder: Path, seed: int) -> Path:
+    prepare(write_ring(folder / f"log-{seed}.csv", users=60, seed=seed), folder / f"prepared-{seed}", PrepareSpec())
+    return folder / f"prepared-{seed}"
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("certificate")
+    prepared = prepared_ring(folder, 0)
+    train = development_of(PreparedDataset.open(prepared))
+    spec = TeacherSpec(config=SMALL, max_seq_len=8, recipe=RECIPE)
+    teacher = teach(train, spec, 0, folder / "cache")
+    distill(train, RandomSoft(num_rows=5, length=6), teacher, seed=0, context=RunContext()).save(folder / "distilled")
+    exam = Examination(
+        distilled=folder / "distilled",
+        prepared=prepared,
+        folder=folder / "study",
+        cache=folder / "cache",
+        models=MODELS,
+        seeds=3,
+        recipe=RECIPE,
+    )
+    certificate = certify(exam, Here()).certificate
+    return Made(exam, datasets_of(exam), certificate)
+
+
+@pytest.fixture
+def copied(made: Made, tmp_path: Path) -> Path:
+    """A copy of the certified dataset, to be damaged."""
+    return shutil.copytree(made.exam.distilled, tmp_path / "copy")
+
+
+@pytest.fixture
+def another(made: Made, tmp_path: Path) -> Callable[..., Examination]:
+    """Makes an examination of a copy of the certified dataset, with other options."""
+
+    def make(**changes: object) -> Examination:
+        there = tmp_path / "another"
+        if not there.exists():
+            shutil.copytree(made.exam.distilled, there)
+            (there / "certificate.json").unlink()
+        return replace(made.exam, distilled=there, **changes)  # type: ignore[arg-type]
+
+    return make
