@@ -3,7 +3,7 @@
 Not proved: that other machines give the same digits.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from recdistill.data.development import development_of, histories_of
+from recdistill.data.development import Development, development_of, histories_of
 from recdistill.data.prepared import PreparedDataset, PrepareSpec, prepare
 from recdistill.data.sequences import evaluation_cases, training_rows
 from recdistill.demo import generate
@@ -19,15 +19,19 @@ from recdistill.distill.base import RunContext
 from recdistill.distill.coresets.random import Random
 from recdistill.distill.run import distill
 from recdistill.distill.teacher import TeacherSpec, teach
-from recdistill.errors import ArtifactError
+from recdistill.errors import ArtifactError, OptionError
+from recdistill.evaluation.long_tail import exposure, recommend
 from recdistill.evaluation.metrics import per_case
+from recdistill.evaluation.privacy import membership_attack
 from recdistill.evaluation.protocols import evaluate
 from recdistill.progress import SILENT
-from recdistill.study.cells import Cell, ModelSpec, TrainingSet, panels
+from recdistill.rng import Streams
+from recdistill.study.cells import Cell, ModelSpec, TrainingSet, membership_of, panels
 from recdistill.study.grid import in_order, run_grid
 from recdistill.study.local import LocalProcesses
 from recdistill.study.students import StudentSpec, train_student
 from recdistill.training.fit import TrainingRecipe
+from reference.tiny import sasrec
 
 SMALL = {"embedding_dim": 8, "num_blocks": 1, "num_heads": 1, "inner_dim": 8}
 SASREC = ModelSpec(name="small", model="sasrec", config=SMALL)
@@ -77,6 +81,42 @@ def test_scores_are_those_of_the_plain_line(items: Any, prepared: Path, distille
     assert mine.result()["metrics"]["full"] == expected.metrics()
     assert mine.per_event().tolist() == per_case(expected.ranks)["NDCG@10"].tolist()
     assert mine.result()["metrics"]["uni100"]["NDCG@10"] > 0
+
+
+def test_a_cell_keeps_what_its_model_did_and_would_show(prepared: Path, distilled: Path, tmp_path: Path) -> None:
+    mine = cell(tmp_path, prepared, distilled)
+    run(mine)
+    found, data = mine.result(), PreparedDataset.open(prepared)
+    spec = StudentSpec(config=SMALL, max_seq_len=10, recipe=RECIPE)
+    valid = evaluation_cases(development_of(data).histories, "valid")
+    rows, _ = mine.data.rows(10, "windows")
+    model, result = train_student(rows, spec, num_items=data.num_items, seed=0, valid=valid)
+    assert (found["losses"], found["scores"]) == (result.losses, result.scores)
+    assert (found["steps"], found["epochs"], found["best_epoch"]) == (result.steps, result.epochs, result.best_epoch)
+    cases, histories = evaluation_cases(histories_of(data), "test"), histories_of(data)
+    expected = exposure(
+        recommend(model, cases), cases.targets(np.arange(len(cases))), cases.users, histories.train_counts(300)
+    )
+    assert found["exposure"] == asdict(expected)
+    attack = membership_attack(model, histories.development(), Streams(0).numpy("membership"))
+    assert found["membership"] == asdict(attack)
+
+
+def test_without_validation_events_no_membership_is_asked(train: Development) -> None:
+    model = sasrec()
+    nobody = replace(train.histories, valid_end=train.histories.train_end)
+    assert membership_of(model, nobody) is None
+    assert membership_of(model, train.histories) is not None
+
+
+def test_arguments_of_a_model_include_its_defaults_and_are_checked() -> None:
+    settings = SASREC.settings()
+    assert settings["dropout"] == 0.5
+    assert settings | SMALL == settings
+    with pytest.raises(OptionError, match=r"argument of small: 'embeding_dim' is not known .*'embedding_dim'"):
+        replace(SASREC, config={"embeding_dim": 8}).settings()
+    with pytest.raises(OptionError, match=r"model of small: 'sasreq' is not known .*'sasrec'"):
+        replace(SASREC, model="sasreq").settings()
 
 
 def test_full_data_are_the_training_part_cut_as_the_recipe_says(prepared: Path, tmp_path: Path) -> None:

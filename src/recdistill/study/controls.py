@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recdistill.data.development import Development
-from recdistill.data.distilled import DistilledDataset, Manifest, size_in_bytes
+from recdistill.data.distilled import DistilledDataset, Manifest
 from recdistill.distill.base import Distiller, RunContext
 from recdistill.distill.coresets.random import Random
 from recdistill.distill.coresets.random_soft import RandomSoft
@@ -60,7 +60,7 @@ def row_bytes(length: int, numbers: int, id_bytes: int = 2) -> int:
 
 
 def equal_bytes(method: str, folder: Path, train: Development) -> Control:
-    """Return a control with as many rows as fit into the bytes that a distilled dataset adds to its item factor.
+    """Return a control with as many rows as fit into the bytes of the tensors of a distilled dataset's rows.
 
     At least one, and at most all users: where the dataset is larger than all of them, so many.
 
@@ -73,10 +73,11 @@ def equal_bytes(method: str, folder: Path, train: Development) -> Control:
         ArtifactError: there is no distilled dataset in the folder.
     """
     made = DistilledDataset.load(folder)
-    size, length = size_in_bytes(folder), _length(made.manifest)
+    length = _length(made.manifest)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in made.rows.tensors().values())
     numbers = made.item_factor.shape[1] if method == "random_soft" else 0
     id_bytes = 2 if train.num_items < 1 << 15 else 4
-    count = (size["data"] - size["item_factor"]) // row_bytes(length, numbers, id_bytes)
+    count = size // row_bytes(length, numbers, id_bytes)
     return Control(method=method, num_rows=max(1, min(count, _most(train, length))), length=length, rule="equal bytes")
 
 
