@@ -36,6 +36,8 @@ class Tiny:
         if self.does == "fail":
             raise ValueError(f"{self.key} cannot be done")
         if self.does == "be killed":
+            with (self.folder / "killed.txt").open("a") as stream:
+                stream.write(f"{self.key}\n")
             os.kill(os.getpid(), signal.SIGKILL)
         if self.does == "sleep":
             time.sleep(1)
@@ -43,6 +45,18 @@ class Tiny:
             with (self.folder / "order.txt").open("a") as stream:
                 stream.write(f"{self.key}\n")
             self.path.write_text(f"{os.getpid()} {os.environ.get('RECDISTILL_TEST', '')}")
+
+
+@dataclass(frozen=True)
+class Elsewhere(Tiny):
+    """A job whose folder means another place in other processes than in the one that made it."""
+
+    there: str = "there"
+    owner: int = field(default_factory=os.getpid)
+
+    @property
+    def path(self) -> Path:
+        return self.folder / ("here" if os.getpid() == self.owner else self.there) / f"{self.key}.txt"
 
 
 def order(folder: Path) -> list[str]:

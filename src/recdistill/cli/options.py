@@ -111,6 +111,17 @@ def under(option: str, names: Iterable[str]) -> Iterator[None]:
         raise OptionError(f"{option} {error.option}", error.value, fix=error.fix) from None
 
 
+@contextmanager
+def dashed(*names: str) -> Iterator[None]:
+    """Let errors about one of ``names`` call it as the option of the command line that it is."""
+    try:
+        yield
+    except OptionError as error:
+        if error.option not in names:
+            raise
+        raise OptionError(f"--{error.option.replace('_', '-')}", error.value, fix=error.fix) from None
+
+
 def defaults_of(record: type) -> dict[str, Any]:
     """Return the fields of a dataclass and their defaults."""
     return {field.name: field.default for field in dataclasses.fields(record)}
