@@ -2,8 +2,8 @@
 
     make results/certificate_td3_ml100k.json
 
-Makes the data, the teacher and the distilled dataset of seed 0, where they are not there yet, trains every model on
-everything, and writes the certificate beside the rows, its report into ``runs/``, and the result. Finished trainings are
+Makes the data, the teacher and the distilled dataset of seed 0 where they are not there yet, trains every model on
+everything, and writes the certificate beside the rows, its report into ``runs/``, and the result. What is finished is
 kept, so that it can be stopped and started again; ``--collect`` writes what is finished and says what is missing.
 """
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recdistill.storage import read_json, write_text
-from recipes import grid_tables
+from recipes import certificate_tables, grid_tables
 from recipes.grid_tables import markdown
 from recipes.record import RESULTS, ROOT
 
@@ -202,6 +202,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "profile_step": profile_step,
     "products": products,
     **grid_tables.TABLES,
+    **certificate_tables.TABLES,
 }
 
 

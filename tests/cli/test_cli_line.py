@@ -22,7 +22,19 @@ from recdistill.errors import RecdistillWarning
 from recdistill.training.checkpoint import load_model
 
 METHODS = ("td3", "random", "random_soft", "longest", "most_recent", "popularity", "untrained")
-NAMES = ("demo", "prepare", "distill", "train", "evaluate", "inspect", "doctor")
+NAMES = (
+    "demo",
+    "prepare",
+    "plan",
+    "distill",
+    "train",
+    "evaluate",
+    "certify",
+    "verify",
+    "report",
+    "inspect",
+    "doctor",
+)
 
 
 def test_the_line_leaves_results_and_nothing_else(line):
@@ -194,11 +206,16 @@ def test_doctor_reports_a_cache_that_cannot_be_written(here, monkeypatch):
 
 def test_demo_prints_its_table(here, monkeypatch):
     row = DemoRow(trained_on="td3", items="given", hr=0.5, ndcg=0.25, bytes=1234, seconds=1.5)
-    made = DemoResult(rows=[row], margin=0.4, train_bytes=9, folder=here / "d", seconds=3.0)
-    monkeypatch.setattr("recdistill.cli.demo.run_demo", lambda out, seed, progress: made)
+    page = here / "d" / "report.html"
+    made = DemoResult([row], margin=0.4, train_bytes=9, headline="Ranks.", report=page, folder=here / "d", seconds=3.0)
+    monkeypatch.setattr("recdistill.cli.demo.run_demo", lambda out, workers, seed, progress: made)
     printed = call("demo", "--out", "d", "--json").json
     assert (printed["margin"], printed["folder"], printed["rows"][0]["hr"]) == (0.4, "d", 0.5)
-    assert "0.500" in call("demo", "--out", "d").out
+    assert printed["report"] == str(page)
+    shown = call("demo", "--out", "d").out
+    assert "0.500" in shown
+    assert "TD3, by its certificate: Ranks." in shown
+    assert shown.endswith(f"the report, for a browser: {page}\n")
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), *((name, "--help") for name in NAMES)])

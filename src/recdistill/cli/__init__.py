@@ -1,7 +1,7 @@
 """The command line. It parses, chooses by name, draws progress and prints; it holds no logic of its own.
 
-Exit codes: 0 done; 2 the input was wrong (one line on standard error says where, what and how to mend it); 1 anything
-else. Results go to standard output, progress and messages to standard error.
+Exit codes: 0 done; 2 the input was wrong (one line on standard error says where, what and how to mend it); 3 a
+certificate does not hold; 1 anything else. Results go to standard output, progress and messages to standard error.
 """
 
 import os
@@ -11,13 +11,18 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 import recdistill
-from recdistill.cli import demo, distill, doctor, evaluate, inspect, prepare, train
+from recdistill.cli import certify, demo, distill, doctor, evaluate, inspect, plan, prepare, report, train, verify
 from recdistill.cli.messages import one_line, say, spoken_warnings, wrong_path, wrong_usage
-from recdistill.errors import InputError, RecdistillError
+from recdistill.errors import InputError, RecdistillError, VerificationError
 
-RESUMABLE = ("distill", "train")
+CONTINUED = {
+    "distill": "repeat the command with --resume to continue where it stopped",
+    "train": "repeat the command with --resume to continue where it stopped",
+    "certify": "finished trainings are kept; repeat the command to continue",
+}
+"""What may be done after an interruption, where more is left than nothing."""
 BAD_PATHS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
-LINE = """A first look, about a minute: recdistill demo
+LINE = """A first look, about two minutes: recdistill demo
 
 Every command explains itself: recdistill COMMAND --help
 
@@ -26,7 +31,8 @@ The straight line:
 | recdistill prepare RAW PREPARED
 | recdistill distill PREPARED SUMMARY --method td3 --budget 30x50
 | recdistill train SUMMARY MODEL --items given --valid PREPARED
-| recdistill evaluate MODEL PREPARED"""
+| recdistill evaluate MODEL PREPARED
+| recdistill certify SUMMARY PREPARED"""
 
 app = App(
     name="recdistill",
@@ -38,11 +44,15 @@ app = App(
 )
 app.command(demo.demo, sort_key=0, help_epilogue="")
 app.command(prepare.prepare, sort_key=1, help_epilogue=prepare.EPILOGUE)
-app.command(distill.distill, sort_key=2, help_epilogue=distill.EPILOGUE)
-app.command(train.train, sort_key=3, help_epilogue=train.EPILOGUE)
-app.command(evaluate.evaluate, sort_key=4, help_epilogue="")
-app.command(inspect.inspect, sort_key=5, help_epilogue="")
-app.command(doctor.doctor, sort_key=6, help_epilogue="")
+app.command(plan.plan, sort_key=2, help_epilogue=plan.EPILOGUE)
+app.command(distill.distill, sort_key=3, help_epilogue=distill.EPILOGUE)
+app.command(train.train, sort_key=4, help_epilogue=train.EPILOGUE)
+app.command(evaluate.evaluate, sort_key=5, help_epilogue="")
+app.command(certify.certify, sort_key=6, help_epilogue=certify.EPILOGUE)
+app.command(verify.verify, sort_key=7, help_epilogue="")
+app.command(report.report, sort_key=8, help_epilogue="")
+app.command(inspect.inspect, sort_key=9, help_epilogue="")
+app.command(doctor.doctor, sort_key=10, help_epilogue="")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -58,12 +68,14 @@ def run(arguments: Sequence[str]) -> int:
     except InputError as error:
         say(f"error: {one_line(str(error))}")
         return 2
+    except VerificationError as error:
+        say(f"does not hold: {one_line(str(error))}")
+        return 3
     except RecdistillError as error:
         say(f"failed: {one_line(str(error))}")
         return 1
     except KeyboardInterrupt:
-        continued = "repeat the command with --resume to continue where it stopped"
-        say(f"interrupted; {continued if command in RESUMABLE else 'nothing half-written is left'}")
+        say(f"interrupted; {CONTINUED.get(command, 'nothing half-written is left')}")
         return 1
     except BrokenPipeError:
         _close_output()

@@ -1,5 +1,6 @@
 """recdistill distill."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,14 +21,18 @@ from recdistill.cli.options import (
     parse_pairs,
     under,
 )
-from recdistill.cli.teachers import TeacherOptions
-from recdistill.data.development import development_of
+from recdistill.cli.teachers import TeacherOptions, given_teacher
+from recdistill.data.development import Development, development_of
 from recdistill.data.distilled import DistilledDataset
 from recdistill.data.prepared import PreparedDataset
 from recdistill.distill import DISTILLERS
 from recdistill.distill.base import Distiller, Engine, RunContext
 from recdistill.distill.run import distill as distill_dataset
+from recdistill.distill.run import peak_megabytes
+from recdistill.distill.teacher import TeacherSpec
 from recdistill.errors import OptionError, choose
+from recdistill.study.plan import Plan, compared, settings_of, settings_of_teacher
+from recdistill.study.plan import teacher_settings as settings_of_spec
 
 EPILOGUE = "\n\n".join(
     (
@@ -49,6 +54,7 @@ def distill(
     seed: Seed = 0,
     device: str = "cpu",
     compile: Flag = False,
+    plan: Path | None = None,
     resume: Flag = False,
     overwrite: Flag = False,
     json: Flag = False,
@@ -80,6 +86,8 @@ def distill(
     compile
         Compile the inner loop: half a minute at the start, then two fifths less time. Needs a C++ compiler; without one
         it goes on uncompiled and says so.
+    plan
+        Plan of this run, written by recdistill plan --save: it is kept in the artifact, beside what came.
     resume
         Continue an unfinished run with the same settings.
     overwrite
@@ -95,9 +103,14 @@ def distill(
     train = development_of(PreparedDataset.open(prepared))
     with under("--option", defaults_of(type(distiller))):
         distiller.check(train)
+    foretold = None
+    if plan is not None:
+        foretold = plan_of(plan, train, distiller, teachers, spec, seed=seed, device=str(where), compile=compile)
     state = state_file(out, train.hash, method, distiller, teachers, seed, resume=resume)
     with progress_bars() as progress:
+        kept = foretold is None or teachers.folder(train, spec, seed=seed).exists()
         teacher = teachers.find(train, spec, seed=seed, progress=progress)
+        teacher_mb = None if kept else peak_megabytes()
         context = RunContext(
             state=state,
             cache=cache_folder(teachers.cache),
@@ -107,8 +120,42 @@ def distill(
         )
         with under("--option", defaults_of(type(distiller))):
             made = distill_dataset(train, distiller, teacher, seed=seed, context=context)
+        if foretold is not None:
+            made = with_prediction(made, foretold, teacher_mb)
         made.save(out, replace=overwrite)
     show_distilled(DistilledDataset.load(out), out, as_json=json)
+
+
+def plan_of(
+    path: Path,
+    train: Development,
+    distiller: Distiller,
+    teachers: TeacherOptions,
+    spec: TeacherSpec,
+    *,
+    seed: int,
+    device: str,
+    compile: bool,
+) -> Plan:
+    """Return a saved plan of the run that is asked for.
+
+    Raises:
+        ArtifactError: it is no plan, or one of other settings; names the first that differs.
+    """
+    if teachers.teacher is not None:
+        teacher = settings_of_teacher(given_teacher(teachers.teacher, train))
+    else:
+        teacher = settings_of_spec(spec, teachers.seed(seed))
+    settings = settings_of(train.hash, distiller, teacher, seed=seed, device=device, compile=compile)
+    found = Plan.load(path)
+    found.require(settings, path)
+    return found
+
+
+def with_prediction(made: DistilledDataset, plan: Plan, teacher_mb: float | None) -> DistilledDataset:
+    """Return a distilled dataset whose manifest holds what was foretold beside what came."""
+    predicted = compared(plan, made.manifest, teacher_mb=teacher_mb)
+    return replace(made, manifest=made.manifest.model_copy(update={"predicted": predicted}))
 
 
 def make_distiller(method: str, budget: str | None, values: dict[str, Any]) -> Distiller:

@@ -9,7 +9,7 @@ from recdistill.cli.bars import called
 from recdistill.cli.folders import cache_folder, require_kind
 from recdistill.cli.options import Count, Pairs, Seed, make_record, model_arguments, parse_pairs, under
 from recdistill.data.development import Development
-from recdistill.distill.teacher import TeacherSpec, teach
+from recdistill.distill.teacher import TeacherSpec, teach, teacher_folder
 from recdistill.errors import ArtifactError, OptionError, choose
 from recdistill.models import MODELS
 from recdistill.progress import Progress
@@ -58,6 +58,21 @@ class TeacherOptions:
             recipe=make_record("--teacher-recipe", TrainingRecipe, recipe),
         )
 
+    def folder(self, train: Development, spec: TeacherSpec, *, seed: int) -> Path:
+        """Return where the given teacher lies, or the one of ``spec`` once it is trained.
+
+        Raises:
+            OptionError: an argument of the model is wrong.
+        """
+        if self.teacher is not None:
+            return self.teacher
+        with under("--teacher-option", MODELS[spec.model].options()):
+            return teacher_folder(train, spec, self.seed(seed), cache_folder(self.cache))
+
+    def seed(self, seed: int) -> int:
+        """Return the seed of the teacher in a run of ``seed``."""
+        return seed if self.teacher_seed is None else self.teacher_seed
+
     def find(self, train: Development, spec: TeacherSpec, *, seed: int, progress: Progress) -> Trajectory:
         """Return the given teacher, or the one of ``spec``, trained now if need be."""
         if self.teacher is not None:
@@ -66,7 +81,7 @@ class TeacherOptions:
             return teach(
                 train,
                 spec,
-                seed if self.teacher_seed is None else self.teacher_seed,
+                self.seed(seed),
                 cache_folder(self.cache),
                 progress=called("teacher", progress),
             )

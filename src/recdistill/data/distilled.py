@@ -69,6 +69,7 @@ class Manifest(BaseModel):
     peak_mb: float
     versions: dict[str, str]
     trace: list[dict[str, float]] = []
+    predicted: dict[str, Any] | None = None
     shapes: dict[str, list[int]] = {}
     files: dict[str, str] = {}
 

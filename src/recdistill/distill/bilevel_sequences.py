@@ -6,7 +6,7 @@ real prefixes and returns the derivative of that judgement in the parameters. Ho
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -22,7 +22,7 @@ from recdistill.data.batches import OBJECTIVES, SequenceBatch, supervise
 from recdistill.data.development import Development
 from recdistill.data.sequences import SequenceRows, evaluation_cases, training_rows
 from recdistill.distill.base import RunContext, Summary, check_budget, check_reads, check_room, item_factor_of
-from recdistill.distill.outer_loop import OuterLoop
+from recdistill.distill.outer_loop import Learnt, OuterLoop
 from recdistill.distill.soft_items import SoftReader
 from recdistill.distill.student_losses import InnerSteps, RealBatch, RealLoss, SyntheticLoss, rows_per_part
 from recdistill.distill.student_starts import STARTS, StudentStarts
@@ -175,10 +175,21 @@ class BilevelSequences(ABC):
         context: RunContext,
     ) -> Summary:
         """Return the learnt rows that scored best on the validation part; ``previous`` is ignored."""
+        task = self.task(train, teacher, rng, context)
+        return self.summary(task, self.outer_loop().learn(task, context))
+
+    def task(self, train: Development, teacher: Trajectory, rng: Streams, context: RunContext) -> "SequenceTask":
+        """Return what the outer loop learns.
+
+        Raises:
+            OptionError: the budget or an option does not fit the data, the teacher or the engine.
+        """
         self.check(train)
         check_reads(self.num_rows, self.length, self.length - 1, teacher)
-        task = SequenceTask.prepare(self, train, teacher, rng, context)
-        learnt = self.outer_loop().learn(task, context)
+        return SequenceTask.prepare(self, train, teacher, rng, context)
+
+    def summary(self, task: "SequenceTask", learnt: Learnt) -> Summary:
+        """Return the rows as they are now."""
         return Summary(task.synthetic.frozen_rows(), task.item_factor, learnt.trace, learnt.seconds)
 
 
@@ -254,8 +265,7 @@ class SequenceTask:
 
     def outer_step(self, step: int, start: Student, rows: Tensor) -> MetaResult:
         """Return the outer loss, its gradient in the parameters and the student to carry on from."""
-        settings, draw = self.settings, generator_at(self.rng.integer("unroll"), step)
-        inner_steps = random_unroll(settings.window, settings.max_inner_steps, draw)
+        inner_steps = self.inner_steps(step)
         with torch.enable_grad():
             read = self.reader.read(self.synthetic.rows().items())
         result = self.estimator(
@@ -265,6 +275,22 @@ class SequenceTask:
         bars = [result.gradient[name] for name in read]
         found = torch.autograd.grad(list(read.values()), list(parameters.values()), bars)
         return replace(result, gradient=dict(zip(parameters, found, strict=True)))
+
+    def inner_steps(self, step: int) -> int:
+        """Return how many steps the student of an outer step takes."""
+        settings, draw = self.settings, generator_at(self.rng.integer("unroll"), step)
+        return random_unroll(settings.window, settings.max_inner_steps, draw)
+
+    @property
+    def rehearsals(self) -> Sequence[int]:
+        """Outer steps that stand for all: of the first few a short one, a long one, a middling one, and the rest."""
+        steps = sorted(range(16), key=self.inner_steps)
+        return [steps[place] for place in (2, 13, 8, 1, 14, 7, 0, 15, 3, 12, 4, 11, 5, 10, 6, 9)]
+
+    def rehearse(self, step: int) -> MetaResult:
+        """Return the meta-gradient of a step by itself, on as many real prefixes as it would have."""
+        order = torch.randperm(len(self.real), generator=generator_at(self.rng.integer("order"), step))
+        return self.outer_step(step, self.start(step), order[: self.settings.outer_batch_size])
 
     @cached_property
     def estimator(self) -> Unroll:

@@ -74,11 +74,19 @@ def train_peers(
     """
     peers = []
     for name in families:
-        family = choose("families", name, FAMILIES)
-        spec = TeacherSpec(model=family.model, config=family.config, max_seq_len=max_seq_len, recipe=recipe)
-        trajectory = teach(train, spec, seed, cache, progress=context.progress)
+        trajectory = teach(train, peer_spec(name, max_seq_len, recipe), seed, cache, progress=context.progress)
         peers.append(Peer(name, trajectory, trajectory.model().to(context.device)))
     return peers
+
+
+def peer_spec(family: str, max_seq_len: int, recipe: TrainingRecipe) -> TeacherSpec:
+    """Return how the peer of a family is trained.
+
+    Raises:
+        OptionError: the family is not known.
+    """
+    found = choose("families", family, FAMILIES)
+    return TeacherSpec(model=found.model, config=found.config, max_seq_len=max_seq_len, recipe=recipe)
 
 
 @contextmanager

@@ -29,10 +29,11 @@ from recdistill.distill.coresets.selection import last_items, random_users, usab
 from recdistill.distill.label_losses import BehaviourLoss, LabelledLoss, RealHistories, some_positions
 from recdistill.distill.labels import Labels, label_basis
 from recdistill.distill.mixture import mixture_queries, mixture_weights
-from recdistill.distill.outer_loop import OuterLoop
-from recdistill.distill.peers import FAMILIES, Peer, peer_cache, train_peers
+from recdistill.distill.outer_loop import Learnt, OuterLoop
+from recdistill.distill.peers import FAMILIES, Peer, peer_cache, peer_spec, train_peers
 from recdistill.distill.soft_items import SoftReader
 from recdistill.distill.student_losses import InnerSteps
+from recdistill.distill.teacher import TeacherSpec
 from recdistill.errors import OptionError, choose, require_above, require_at_least
 from recdistill.evaluation.protocols import evaluate
 from recdistill.models.base import Recommender
@@ -154,34 +155,35 @@ class Refined:
         context: RunContext,
     ) -> Summary:
         """Return the rows with the labels that scored best on the validation part; ``previous`` is ignored."""
+        task = self.task(train, teacher, rng, context)
+        return self.summary(task, self.outer_loop().learn(task, context) if self.epochs else Learnt((), 0.0))
+
+    def task(self, train: Development, teacher: Trajectory, rng: Streams, context: RunContext) -> "RefineTask":
+        """Return what the outer loop learns, with the labels as they start.
+
+        Raises:
+            OptionError: the budget or an option does not fit the data or the teacher.
+        """
         self.check(train)
         check_reads(self.num_rows, self.length, self.length, teacher)
-        with peer_cache(context) as cache:
-            return self._distill(train, teacher, rng, context, cache)
-
-    def _distill(
-        self, train: Development, teacher: Trajectory, rng: Streams, context: RunContext, cache: Path
-    ) -> Summary:
         factor, model = item_factor_of(teacher), labelling_model(teacher)
         if self.label_rank is not None and self.label_rank > factor.shape[1]:
-            raise OptionError(
-                "label_rank", self.label_rank, fix=f"must be at most {factor.shape[1]}, the width of the item table"
-            )
+            most = f"must be at most {factor.shape[1]}, the width of the item table"
+            raise OptionError("label_rank", self.label_rank, fix=most)
         rows = last_items(train, self.choose_users(train, model, rng), self.length)
-        peers: list[Peer] = []
-        if self.labels == "peers" or self.epochs:
-            peers = self._train_peers(train, model.max_seq_len, rng.seed, cache, context)
         models = [model]
-        if self.labels == "peers":
-            models += [peer.trajectory.model() for peer in peers]  # on the CPU, where the rows are
+        with peer_cache(context) as cache:
+            peers = self._train_peers(train, model.max_seq_len, rng.seed, cache, context)
+            if self.labels == "peers":
+                models += [peer.trajectory.model() for peer in peers]  # on the CPU, where the rows are
         weights = mixture_weights(models, evaluation_cases(train.histories, "valid"))
         labels = self.first_labels(models, weights, rows, factor).to(context.device)
-        spent = sum(peer.trajectory.seconds for peer in peers)
-        if not self.epochs:
-            return Summary(labels.stored(self.precision), factor, peer_seconds=spent)
-        task = RefineTask(self, train, labels, peers, rng, context)
-        learnt = self.outer_loop().learn(task, context)
-        return Summary(labels.stored(self.precision), factor, learnt.trace, learnt.seconds, spent)
+        return RefineTask(self, train, labels, peers, rng, context)
+
+    def summary(self, task: "RefineTask", learnt: Learnt) -> Summary:
+        """Return the labels as they are now."""
+        rows, spent = task.synthetic.stored(self.precision), sum(peer.trajectory.seconds for peer in task.peers)
+        return Summary(rows, task.synthetic.item_factor.cpu(), learnt.trace, learnt.seconds, spent)
 
     def choose_users(self, train: Development, model: Recommender, rng: Streams) -> Int[np.ndarray, " N"]:
         """Return whose items are the inputs; ``model`` is the teacher."""
@@ -208,18 +210,22 @@ class Refined:
             queries = mixture_queries(models, weights, rows, factor @ basis.T, queries @ basis.T)
         return Labels(rows, queries, factor, basis)
 
+    def others(self, max_seq_len: int) -> list[TeacherSpec]:
+        """Return the models that the method trains on the full data, beside the teacher."""
+        return [peer_spec(name, max_seq_len, TrainingRecipe(epochs=self.peer_epochs)) for name in self._held_families()]
+
+    def _held_families(self) -> tuple[str, ...]:  # none, where labels come from the teacher and stay as they start
+        return self.families if self.labels == "peers" or self.epochs else ()
+
     def _train_peers(
         self, train: Development, max_seq_len: int, seed: int, cache: Path, context: RunContext
     ) -> list[Peer]:
         recipe = TrainingRecipe(epochs=self.peer_epochs)
-        peers = train_peers(train, self.families, max_seq_len, recipe, seed, cache, context)
+        peers = train_peers(train, self._held_families(), max_seq_len, recipe, seed, cache, context)
         for peer in peers:
             if self.epochs and peer.score == 0:  # students are scored by their part of it
-                raise OptionError(
-                    "peer_epochs",
-                    self.peer_epochs,
-                    fix=f"leaves {peer.family} with a validation {METRIC} of 0; give more, or another family",
-                )
+                fix = f"leaves {peer.family} with a validation {METRIC} of 0; give more, or another family"
+                raise OptionError("peer_epochs", self.peer_epochs, fix=fix)
         return peers
 
     def outer_loop(self) -> OuterLoop:
@@ -273,15 +279,34 @@ class RefineTask:
     def steps(self, epoch: int) -> Iterator[MetaResult]:
         """Yield the meta-gradient of each step; the families take turns, each with one student for the epoch."""
         held: dict[int, _Held] = {}
-        share = self.settings.families_per_step
         for index in range(self.steps_per_epoch):
             results = []
-            for turn in (number % len(self.peers) for number in range(index * share, (index + 1) * share)):
+            for turn in self.turns(index):
                 if turn not in held:
                     held[turn] = self.fresh(turn, epoch)
                 results.append(self.outer_step(epoch * self.steps_per_epoch + index, turn, held[turn]))
                 held[turn].student = results[-1].student
             yield _mean(results)
+
+    def turns(self, index: int) -> list[int]:
+        """Return the families of a step, by its number within the epoch."""
+        share = self.settings.families_per_step
+        return [number % len(self.peers) for number in range(index * share, (index + 1) * share)]
+
+    def inner_steps(self, step: int) -> int:
+        """Return how many steps each student of an outer step takes."""
+        most, draw = self.settings.plain_steps, self.at("plain", step)
+        return int(torch.randint(most + 1, (1,), generator=draw)) + self.settings.window
+
+    @property
+    def rehearsals(self) -> Sequence[int]:
+        """Outer steps that stand for all: two rounds, in which every family has its turn."""
+        return range(2 * len(self.peers))
+
+    def rehearse(self, step: int) -> MetaResult:
+        """Return the meta-gradient of a step by itself, with students that have just begun."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        return _mean([self.outer_step(step, turn, self.fresh(turn, epoch)) for turn in self.turns(index)])
 
     def fresh(self, turn: int, epoch: int) -> _Held:
         """Return a new student of a family and one of the recipes, the same for the same epoch."""
@@ -305,13 +330,10 @@ class RefineTask:
 
     def outer_step(self, step: int, turn: int, held: _Held) -> MetaResult:
         """Return the outer loss, its gradient in the queries and the student to carry on from."""
-        plain = int(torch.randint(self.settings.plain_steps + 1, (1,), generator=self.at("plain", step)))
         with torch.enable_grad():
             read = held.way.reader.read(self.synthetic.items())
         inner = InnerSteps(held.way.loss, None, middle_seed=0, dropout_seed=self.at("dropout", step).initial_seed())
-        result = held.way.estimator(
-            inner, self.outer_loss(turn, step), held.student, read, plain + self.settings.window
-        )
+        result = held.way.estimator(inner, self.outer_loss(turn, step), held.student, read, self.inner_steps(step))
         bars = [result.gradient[name] for name in read]
         (gradient,) = torch.autograd.grad(list(read.values()), [self.synthetic.queries], bars)
         return replace(result, gradient={"queries": gradient})

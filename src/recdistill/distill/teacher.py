@@ -48,8 +48,7 @@ def teach(train: Development, spec: TeacherSpec, seed: int, cache: Path, *, prog
     choose("monitor", spec.monitor, dict.fromkeys(METRIC_NAMES))
     rng = Streams(seed).child("teacher")
     model = make_model(spec.model, train.num_items, spec.max_seq_len, spec.config, rng)
-    about = {"data": train.name, "hash": train.hash, "monitor": spec.monitor}
-    folder = cache / f"teacher-{sha256_of(about, model.name, model.config, asdict(spec.recipe), seed)[:16]}"
+    about, folder = about_data(train, spec), _folder(train, spec, model, seed, cache)
     if (folder / "trajectory.json").exists():
         return Trajectory.open(folder)
     if not model.trainable:
@@ -63,6 +62,26 @@ def teach(train: Development, spec: TeacherSpec, seed: int, cache: Path, *, prog
 
     rows = training_rows(train.histories, spec.max_seq_len, spec.recipe.rows)
     return record_trajectory(model, rows, spec.recipe, rng, folder, validate=validate, about=about, progress=progress)
+
+
+def about_data(train: Development, spec: TeacherSpec) -> dict[str, Any]:
+    """Return what a trajectory says about the data behind it."""
+    return {"data": train.name, "hash": train.hash, "monitor": spec.monitor}
+
+
+def teacher_folder(train: Development, spec: TeacherSpec, seed: int, cache: Path) -> Path:
+    """Return where :func:`teach` keeps a teacher; it need not be there.
+
+    Raises:
+        OptionError: the model is not known, or does not take an argument in ``config``.
+    """
+    model = make_model(spec.model, train.num_items, spec.max_seq_len, spec.config, Streams(seed).child("teacher"))
+    return _folder(train, spec, model, seed, cache)
+
+
+def _folder(train: Development, spec: TeacherSpec, model: Recommender, seed: int, cache: Path) -> Path:
+    parts = (about_data(train, spec), model.name, model.config, asdict(spec.recipe), seed)
+    return cache / f"teacher-{sha256_of(*parts)[:16]}"
 
 
 def make_model(name: str, num_items: int, max_seq_len: int, config: Mapping[str, Any], rng: Streams) -> Recommender:

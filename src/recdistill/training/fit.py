@@ -113,7 +113,7 @@ def fit(
     run = RunState.start(model, recipe.learning_rate, recipe.weight_decay)
     if state is not None:
         run.restore(state)
-    total = _epochs(len(data), recipe)
+    total = most_epochs(len(data), recipe)
     if record is not None and run.epoch == 0:
         record(0, model, None)
     while run.epoch < total and not run.stopped:
@@ -134,9 +134,16 @@ def fit(
     return FitResult(run.step, run.epoch, best_epoch, run.seconds, run.losses, run.scores)
 
 
-def _epochs(num_rows: int, recipe: TrainingRecipe) -> int:
-    steps = _passes(num_rows, recipe) * math.ceil(num_rows / recipe.batch_size)
-    return recipe.epochs if recipe.max_steps is None else min(recipe.epochs, math.ceil(recipe.max_steps / steps))
+def steps_in_epoch(num_rows: int, recipe: TrainingRecipe) -> int:
+    """Return the optimiser steps of an epoch that ``max_steps`` does not cut short; ``num_rows`` is at least 1."""
+    return _passes(num_rows, recipe) * math.ceil(num_rows / recipe.batch_size)
+
+
+def most_epochs(num_rows: int, recipe: TrainingRecipe) -> int:
+    """Return after how many epochs training ends where no validation stops it before; ``num_rows`` is at least 1."""
+    if recipe.max_steps is None:
+        return recipe.epochs
+    return min(recipe.epochs, math.ceil(recipe.max_steps / steps_in_epoch(num_rows, recipe)))
 
 
 def _passes(num_rows: int, recipe: TrainingRecipe) -> int:
