@@ -11,10 +11,14 @@ import polars as pl
 import pytest
 
 from recdistill import demo
+from recdistill.certificate.headline import headline
+from recdistill.certificate.record import Certificate
 from recdistill.distill.coresets.counts import PopularityCounts
+from recdistill.distill.coresets.random_soft import RandomSoft
 from recdistill.distill.coresets.untrained import Untrained
 from recdistill.errors import RecdistillError
 from recdistill.storage import sha256
+from reference.jobs import Here
 
 
 @pytest.fixture(scope="module")
@@ -77,22 +81,36 @@ def test_the_log_depends_on_the_seed_alone(raw, tmp_path):
     assert sha256(other / "interactions.parquet") != sha256(raw / "interactions.parquet")
 
 
-def test_the_methods_of_the_demo_are_td3_and_every_control():
+def test_the_methods_of_the_demo_are_td3_and_controls():
     made = demo.methods()
-    assert made[0].method == "td3"
-    assert len({method.method for method in made}) == len(made) == 7
+    assert [method.method for method in made] == ["td3", "random", "random_soft", "popularity", "untrained"]
     assert {(method.num_rows, method.length) for method in made} == {(demo.ROWS, demo.LENGTH), (0, 0)}
 
 
-def test_full_data_beats_popularity_by_the_margin_and_the_demo_fails_when_it_does_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "methods", lambda: [PopularityCounts(), Untrained()])
+@pytest.fixture
+def quick(monkeypatch):
+    """Few epochs and one small model beside popularity, for which a few seconds are enough."""
     monkeypatch.setattr(demo, "RECIPE", replace(demo.RECIPE, epochs=8))  # of 40: enough to learn the series
-    result = demo.run_demo(tmp_path)
-    full, popularity, untrained = result.rows
-    assert [(row.trained_on, row.items) for row in result.rows] == [
+    monkeypatch.setattr(demo, "PANEL", demo.PANEL[-2:])
+    monkeypatch.setattr(demo, "SEEDS", 2)
+
+
+def test_full_data_beats_popularity_by_the_margin_and_a_report_says_what_a_dataset_is_worth(
+    quick, tmp_path, monkeypatch
+):
+    learnt = RandomSoft(num_rows=demo.ROWS, length=demo.LENGTH)
+    monkeypatch.setattr(demo, "methods", lambda: [learnt, PopularityCounts(), Untrained()])
+    certified = demo.certified
+    monkeypatch.setattr(demo, "certified", lambda folder, name, *more: certified(folder, "random_soft", *more))
+    result = demo.run_demo(tmp_path, Here())
+    full, *soft, popularity, untrained = result.rows
+    assert [(row.trained_on, row.items) for row in (full, popularity, untrained)] == [
         ("full data", "random"),
         ("popularity", "random"),
         ("untrained", "given"),
+    ]
+    assert [(row.trained_on, row.items) for row in soft] == [
+        ("random_soft", items) for items in ("random", "given", "frozen")
     ]
     assert result.margin == full.hr - popularity.hr
     assert full.hr > 0.7  # most of the events that follow a series, whose share is FOLLOW
@@ -100,7 +118,17 @@ def test_full_data_beats_popularity_by_the_margin_and_the_demo_fails_when_it_doe
     assert result.margin > demo.MARGIN + 0.1  # far from the edge: seeds move it by a few hundredths
     assert untrained.hr < full.hr
     assert full.bytes == result.train_bytes > 0
+    certificate = Certificate.load(tmp_path / "random_soft")
+    assert [judge.name for judge in certificate.judges] == [spec.name for spec in demo.PANEL]
+    assert result.headline == headline(certificate)
+    assert result.report == tmp_path / "report.html"
+    assert "Series " in result.report.read_text()  # the rows are told by their titles
+    assert result.report.stat().st_size < 2_000_000
 
+
+def test_the_demo_fails_when_full_data_do_not_beat_popularity(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "methods", lambda: [PopularityCounts()])
     monkeypatch.setattr(demo, "MARGIN", 0.95)
     with pytest.raises(RecdistillError, match=r"the demo is broken: HR@10 0\.\d+ .* is not 0.95 above popularity"):
-        demo.run_demo(tmp_path)
+        demo.run_demo(tmp_path, Here())
+    assert not (tmp_path / "report.html").exists()

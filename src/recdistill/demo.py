@@ -14,14 +14,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from recdistill.certificate.certify import certify
+from recdistill.certificate.headline import headline
+from recdistill.certificate.record import Certificate
+from recdistill.certificate.trainings import Examination
 from recdistill.data.development import Development, development_of, histories_of
 from recdistill.data.distilled import DistilledDataset, size_in_bytes
-from recdistill.data.prepared import PrepareSpec, prepare
+from recdistill.data.prepared import PreparedDataset, PrepareSpec, prepare
 from recdistill.data.sequences import EvaluationCases, TrainingData, evaluation_cases, training_rows
 from recdistill.distill.base import Distiller, RunContext
 from recdistill.distill.coresets.counts import PopularityCounts
-from recdistill.distill.coresets.longest import Longest
-from recdistill.distill.coresets.most_recent import MostRecent
 from recdistill.distill.coresets.random import Random
 from recdistill.distill.coresets.random_soft import RandomSoft
 from recdistill.distill.coresets.untrained import Untrained
@@ -31,8 +33,11 @@ from recdistill.distill.teacher import TeacherSpec, teach
 from recdistill.errors import RecdistillError
 from recdistill.evaluation.protocols import evaluate
 from recdistill.progress import SILENT, Progress
+from recdistill.report.page import write_report
 from recdistill.rng import Streams
 from recdistill.storage import atomic_folder
+from recdistill.study.cells import ModelSpec
+from recdistill.study.grid import Workers
 from recdistill.study.students import ItemTable, StudentSpec, train_student
 from recdistill.training.fit import TrainingRecipe
 
@@ -44,8 +49,17 @@ FOLLOW, NEXT = 0.8, (0.6, 0.25, 0.15)
 MARGIN = 0.30
 """Smallest lead in HR@10 (full ranking) of the model trained on all data over popularity."""
 ROWS, LENGTH = 10, 20
+SEEDS = 3
+"""Trainings of each model for the certificate."""
 STUDENT = {"embedding_dim": 32, "num_blocks": 1, "num_heads": 1, "inner_dim": 64, "dropout": 0.2}
 RECIPE = TrainingRecipe(learning_rate=3e-3, epochs=40, patience=5)
+PANEL = (
+    ModelSpec(name="sasrec_32", model="sasrec", config=STUDENT),
+    ModelSpec(name="gru4rec_32", model="gru4rec", config={"embedding_dim": 32, "hidden_dim": 32}),
+    ModelSpec(name="sasrec_8", model="sasrec", config=STUDENT | {"embedding_dim": 8, "inner_dim": 16}),
+    ModelSpec(name="popularity", model="popularity"),
+)
+"""Models of the certificate: too few to claim much, as the report says, but quick."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,8 @@ class DemoResult:
     rows: Sequence[DemoRow]
     margin: float
     train_bytes: int
+    headline: str
+    report: Path
     folder: Path
     seconds: float
 
@@ -106,7 +122,7 @@ def walk(count: int, popularity: np.ndarray, rng: np.random.Generator) -> list[i
 
 
 def methods() -> list[Distiller]:
-    """Return TD3, small enough for a minute, and every control."""
+    """Return TD3, small enough for a minute, and controls."""
     td3 = TD3(
         num_rows=ROWS,
         length=LENGTH,
@@ -120,15 +136,16 @@ def methods() -> list[Distiller]:
         inner_learning_rate=0.01,
         judge_steps=60,
     )
-    selectors = (Random, RandomSoft, Longest, MostRecent)
+    selectors = (Random, RandomSoft)
     return [td3, *(make(num_rows=ROWS, length=LENGTH) for make in selectors), PopularityCounts(), Untrained()]
 
 
-def run_demo(folder: Path, seed: int = 0, progress: Progress = SILENT) -> DemoResult:
-    """Run the whole line in ``folder`` and return the table.
+def run_demo(folder: Path, workers: Workers, *, seed: int = 0, progress: Progress = SILENT) -> DemoResult:
+    """Run the whole line in ``folder``; return the table and where the report lies.
 
     Args:
         folder: everything is written below it.
+        workers: where the trainings of the certificate run.
         seed: of everything random.
         progress: told about every step.
 
@@ -138,6 +155,27 @@ def run_demo(folder: Path, seed: int = 0, progress: Progress = SILENT) -> DemoRe
     started = time.perf_counter()
     raw = generate(folder / "raw", seed)
     prepared = prepare(raw, folder / "prepared", PrepareSpec(name="demo"), overwrite=True, progress=progress)
+    rows = compare(folder, prepared, seed, progress)
+    margin = rows[0].hr - next(row.hr for row in rows if row.trained_on == "popularity")
+    if margin < MARGIN:
+        raise RecdistillError(
+            f"the demo is broken: HR@10 {rows[0].hr:.3f} on all data is not {MARGIN} above popularity, "
+            f"{rows[0].hr - margin:.3f}"
+        )
+    certificate, page = certified(folder, "td3", workers, progress)
+    return DemoResult(
+        rows=rows,
+        margin=margin,
+        train_bytes=prepared.train_bytes,
+        headline=headline(certificate),
+        report=page,
+        folder=folder,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def compare(folder: Path, prepared: PreparedDataset, seed: int, progress: Progress = SILENT) -> list[DemoRow]:
+    """Make the dataset of every method below ``folder``; return the scores of SASRec on each, all data first."""
     train = development_of(prepared)
     spec = TeacherSpec(config=STUDENT, max_seq_len=LENGTH, recipe=RECIPE)
     teacher = teach(train, spec, seed, folder / "cache", progress=progress)
@@ -151,12 +189,22 @@ def run_demo(folder: Path, seed: int = 0, progress: Progress = SILENT) -> DemoRe
         dataset.save(out, replace=True)
         rows += judge.all_tables(dataset, out)
         progress("methods", index + 1, len(made), method.method)
-    popular = next(row.hr for row in rows if row.trained_on == "popularity")
-    if rows[0].hr < popular + MARGIN:
-        raise RecdistillError(
-            f"the demo is broken: HR@10 {rows[0].hr:.3f} on all data is not {MARGIN} above popularity, {popular:.3f}"
-        )
-    return DemoResult(rows, rows[0].hr - popular, train.train_bytes, folder, time.perf_counter() - started)
+    return rows
+
+
+def certified(folder: Path, name: str, workers: Workers, progress: Progress = SILENT) -> tuple[Certificate, Path]:
+    """Return the certificate of one of the datasets below ``folder``, and its report."""
+    exam = Examination(
+        distilled=(folder / name).absolute(),
+        prepared=(folder / "prepared").absolute(),
+        folder=(folder / "study").absolute(),
+        cache=folder / "cache",
+        models=PANEL,
+        seeds=SEEDS,
+        recipe=RECIPE,
+    )
+    certificate = certify(exam, workers, progress=progress).certificate
+    return certificate, write_report(folder / "report.html", exam.distilled, exam.prepared)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from examined import MODELS, Made
 from scipy import stats
 
-from conftest import MODELS, Made
 from recdistill.certificate.measure import certificate_of, student_of, was_used
 from recdistill.certificate.record import Dataset
 from recdistill.certificate.trainings import cells_of

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from examined import MODELS, Made, prepared_ring
 
-from conftest import MODELS, Made, prepared_ring
 from recdistill.certificate.trainings import Examination, cells_of, controls_of, datasets_of
 from recdistill.errors import ArtifactError, OptionError
 from recdistill.models import MODELS as FAMILIES
@@ -28,6 +28,13 @@ def test_every_model_is_trained_on_everything_from_every_seed(made: Made) -> Non
 def test_controls_draw_other_rows_for_every_seed_and_all_else_stays(made: Made) -> None:
     for dataset in made.datasets:
         assert len({one.content for one in dataset.by_seed.values()}) == (3 if dataset.kind == "control" else 1)
+
+
+def test_no_control_is_the_dataset_itself(made: Made) -> None:
+    assert made.exam.manifest.method == "random_soft"  # the dataset is a draw as the control's, in as many bytes
+    ours, *controls = made.datasets[1:]
+    assert any(one.control.num_rows == made.exam.manifest.num_rows for one in controls)
+    assert ours.by_seed[0].content not in {one.content for control in controls for one in control.by_seed.values()}
 
 
 def test_controls_are_drawn_once(made: Made) -> None:

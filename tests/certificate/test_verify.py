@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examined import Made, prepared_ring
 
-from conftest import Made, prepared_ring
 from recdistill.certificate.certify import certify
 from recdistill.certificate.measure import student_of
 from recdistill.certificate.record import FILE, Certificate

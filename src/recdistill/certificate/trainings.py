@@ -189,10 +189,19 @@ def datasets_of(exam: Examination, progress: Progress = SILENT) -> list[Trained]
         return found
     teacher = teacher_of(exam.manifest, exam.train, exam.cache, progress=progress)
     for control in controls:
-        drawn = {seed: draw_control(control, exam.train, teacher, seed, exam.folder / "controls") for seed in seeds}
+        drawn = {
+            seed: draw_control(control, exam.train, teacher, draw, exam.folder / "controls")
+            for seed, draw in _draws(exam, control)
+        }
         sets = {seed: TrainingSet.open(control.name, path) for seed, path in drawn.items()}
         found.append(Trained(name=control.name, kind="control", control=control, by_seed=sets))
     return found
+
+
+def _draws(exam: Examination, control: Control) -> list[tuple[int, int]]:
+    """Return the seed from which a control is drawn for each seed of a training; never the dataset's own draw."""
+    own = exam.manifest.seed if control.method == exam.manifest.method else exam.seeds
+    return [(seed, seed + (seed >= own)) for seed in range(exam.seeds)]
 
 
 def controls_of(exam: Examination) -> list[Control]:

@@ -1,0 +1,1 @@
+"""The certificate of a distilled dataset as one page that a person reads."""
