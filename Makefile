@@ -1,4 +1,4 @@
-# make demo   the whole line on a generated dataset, about a minute
+# make demo   the whole line on a generated dataset, about two minutes
 # make test   style, types, import directions and all tests
 # make check  the same without the tests
 # Each sets up everything it needs in .venv by itself; only Python 3.11 or newer and make must be there.
@@ -46,6 +46,8 @@ benchmarks: $(STAMP)
 	$(BIN)/python -m benchmarks.meta_gradient --json
 	$(BIN)/python -m benchmarks.outer_step --json
 	$(BIN)/python -m benchmarks.profile_step --json
+	$(BIN)/python -m benchmarks.interval_coverage --json
+	$(BIN)/python -m benchmarks.plan_error --json
 
 tables: $(STAMP)
 	$(BIN)/python -m recipes.tables

@@ -246,7 +246,7 @@ def test_differences_average_models_first_and_pair_users(wave: Wave) -> None:
 
 
 def test_a_summary_that_does_what_all_data_do_meets_every_target(wave: Wave) -> None:
-    put(wave, 2, copy=True)
+    put(wave, 4, copy=True)
     found = result(wave)
     targets = found["targets"]
     assert [target["met"] for target in targets] == [True] * 10
@@ -254,12 +254,12 @@ def test_a_summary_that_does_what_all_data_do_meets_every_target(wave: Wave) -> 
     assert ["refined" in target["what"] for target in targets] == [True] * 5 + [False] * 5
     assert all("compact" in target["what"] for target in targets[5:])
     targets = targets[:5]
-    assert [target["measured"] for target in targets[::2]] == [1.0, 1.0, pytest.approx(1 - tau_of_control(2), abs=1e-5)]
+    assert [target["measured"] for target in targets[::2]] == [1.0, 1.0, pytest.approx(1 - tau_of_control(4), abs=1e-5)]
     for target, which in ((targets[1], OWN), (targets[3], "unused")):
         entry = find(found["differences"], group=which, first=OURS, second=CONTROL)
         assert entry is not None
         assert target["measured"] == entry["difference"]["low"] > 0
-    assert {(target["seeds"], target["seeds_wanted"]) for target in targets} == {(2, 5)}
+    assert {(target["seeds"], target["seeds_wanted"]) for target in targets} == {(4, 5)}
     assert group(found, OURS, "all")["mean_ratio"] == {"value": 1.0, "low": 1.0, "high": 1.0}
     same = group(found, OURS, "all")["ranking"]
     assert (same["tau"], same["top_1"], same["regret"], same["pairwise_accuracy"]) == (1.0, True, 0.0, 1.0)

@@ -30,7 +30,7 @@ from recdistill.data.distilled import Manifest, current_versions, size_in_bytes
 from recdistill.distill.peers import FAMILIES
 from recdistill.errors import InputError
 from recdistill.evaluation.long_tail import PARTS, ItemParts, item_parts
-from recdistill.evaluation.panel import Panel, Ranking, average, difference, noise, ranking, ratio
+from recdistill.evaluation.panel import Panel, average, difference, noise, ranking, ratio
 from recdistill.evaluation.statistics import Comparison, Interval, holm
 from recdistill.machine import machine
 from recdistill.study.cells import Cell, ModelSpec, panels
@@ -250,19 +250,13 @@ def _fidelity(made: _Finished, name: str, models: Sequence[str]) -> Fidelity | N
     return Fidelity(
         models=found.models,
         seeds=found.seeds,
-        tau=_tau(found),
+        tau=_span(found.tau_interval) if found.tau_interval else None,
         spearman=_maybe(found.spearman),
         pearson=_maybe(found.pearson),
         top_1=found.top_1,
         regret=_span(found.regret_interval),
         pairwise_accuracy=_maybe(found.pairwise_accuracy),
     )
-
-
-def _tau(found: Ranking) -> Span | None:
-    if found.tau is None:
-        return None
-    return _span(found.tau_interval or Interval(found.tau, -1.0, 1.0))  # drawn panels in which all models tie
 
 
 def _ceiling(whole: Panel, models: Sequence[str]) -> Ceiling | None:
@@ -291,20 +285,14 @@ def _with_gains(made: _Finished, datasets: Sequence[Dataset]) -> list[Dataset]:
 def _cost(made: _Finished) -> Cost:
     able = [spec.name for spec in made.models if learns(spec)]
     full, distilled = (
-        fmean([cell.result()["seconds"] for model in able for cell in made.done(dataset, model)] or [0.0])
+        round(fmean([cell.result()["seconds"] for model in able for cell in made.done(dataset, model)] or [0.0]), 3)
         for dataset in made.datasets[:2]
     )
     seconds = made.exam.manifest.seconds
-    spent = [seconds.get(name, 0.0) for name in ("teacher", "peers", "distill")]
+    spent = {name: seconds.get(name, 0.0) for name in ("teacher", "peers", "distill")}
     saved = full - distilled
-    return Cost(
-        teacher=spent[0],
-        peers=spent[1],
-        distill=spent[2],
-        full=round(full, 3),
-        distilled=round(distilled, 3),
-        break_even=math.ceil(sum(spent) / saved) if saved > 0 else None,
-    )
+    pays = math.ceil(sum(spent.values()) / saved) if saved > 0 else None
+    return Cost(**spent, full=full, distilled=distilled, break_even=pays)
 
 
 def _student(made: _Finished) -> Student | None:

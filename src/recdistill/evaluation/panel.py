@@ -4,7 +4,7 @@ A panel is full data, a distilled dataset or a control. Whatever compares panels
 question are there in all of them. Events are the same in all panels, in the same order.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -12,20 +12,21 @@ from jaxtyping import Bool, Float
 
 from recdistill.errors import InputError
 from recdistill.evaluation.fidelity import Agreement, agreement, noise_ceiling, pairwise_accuracy
+from recdistill.evaluation.posterior import Measured, measured, plausible
 from recdistill.evaluation.statistics import (
+    LEVEL,
+    PART,
     Comparison,
     Interval,
     compare,
-    interval_of,
+    mean_interval,
     mean_ratio,
-    mean_score,
-    resampled_means,
     separated,
 )
 from recdistill.rng import Streams
 
-RESAMPLES = 2_000
-"""Draws of seeds and events behind the interval of a ranking."""
+DRAWS = 2_000
+"""Plausible true scores behind the interval of a ranking."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,26 @@ class Panel:
         """Return the scores of models and seeds that are there."""
         return np.stack([np.stack([self.scores[model][seed] for seed in seeds]) for model in models])
 
+    def over_models(self, models: Sequence[str], seeds: Sequence[int]) -> Float[np.ndarray, "S U"]:
+        """Return the mean over models of the scores that are there; one model at a time is held beside it."""
+        found = self.stack(models[:1], seeds)[0]
+        for model in models[1:]:
+            found += self.stack((model,), seeds)[0]
+        found /= len(models)
+        return found
+
+    def seed_means(self, models: Sequence[str], seeds: Sequence[int]) -> Float[np.ndarray, "M S"]:
+        """Return the score of each model in each of some seeds."""
+        return np.array([[self.scores[model][seed].mean() for seed in seeds] for model in models])
+
     def means(self, models: Sequence[str], seeds: Sequence[int]) -> Float[np.ndarray, " M"]:
         """Return the score of each model over some seeds."""
-        found: np.ndarray = self.stack(models, seeds).mean(axis=(1, 2))
+        found: np.ndarray = self.seed_means(models, seeds).mean(axis=1)
         return found
 
     def by_seed(self, models: Sequence[str]) -> Float[np.ndarray, "S M"]:
         """Return the score of each model in each seed that all of them have."""
-        return self.stack(models, shared(models, self)).mean(axis=2).T
+        return self.seed_means(models, shared(models, self)).T
 
 
 def shared(models: Sequence[str], *panels: Panel) -> list[int]:
@@ -66,7 +79,7 @@ def average(panel: Panel, models: Sequence[str]) -> Interval | None:
     seeds = shared(models, panel)
     if not seeds:
         return None
-    return mean_score(panel.stack(models, seeds), Streams(0).numpy("average"))
+    return mean_interval(panel.over_models(models, seeds))
 
 
 def ratio(part: Panel, whole: Panel, models: Sequence[str]) -> Interval | None:
@@ -74,7 +87,7 @@ def ratio(part: Panel, whole: Panel, models: Sequence[str]) -> Interval | None:
     seeds = shared(models, part, whole)
     if not seeds:
         return None
-    return mean_ratio(part.stack(models, seeds), whole.stack(models, seeds), Streams(0).numpy("ratio"))
+    return mean_ratio((part.stack((model,), seeds)[0], whole.stack((model,), seeds)[0]) for model in models)
 
 
 def difference(first: Panel, second: Panel, models: Sequence[str]) -> Comparison | None:
@@ -82,7 +95,7 @@ def difference(first: Panel, second: Panel, models: Sequence[str]) -> Comparison
     seeds = shared(models, first, second)
     if not seeds:
         return None
-    ours, theirs = (panel.stack(models, seeds).mean(axis=0) for panel in (first, second))
+    ours, theirs = (panel.over_models(models, seeds) for panel in (first, second))
     return compare(ours, theirs, Streams(0).numpy("comparison"))
 
 
@@ -94,8 +107,9 @@ class Ranking(Agreement):
         seeds: over which scores are averaged.
         pairwise_accuracy: part of the pairs that the reference tells apart which are ordered as there; ``None`` where
             it tells none apart or has fewer than two seeds.
-        tau_interval: 95 % of the values of ``tau`` under drawn seeds and events, the same ones in both panels. Drawing
-            adds noise, and noise lowers tau: the interval reaches too far down rather than too far up.
+        tau_interval: what tau would be with any number of seeds and events, with 95 %: of true scores drawn from those
+            that are plausible (:func:`~recdistill.evaluation.posterior.plausible`), reaching to ``tau`` itself where
+            that lies outside. With noise ``tau`` is low: the interval may lie above it for the most part.
         regret_interval: the same of ``regret``.
     """
 
@@ -118,33 +132,59 @@ def ranking(part: Panel, whole: Panel, models: Sequence[str]) -> Ranking | None:
     seeds = shared(models, part, whole)
     if not seeds:
         return None
-    reference, scores = whole.stack(models, seeds), part.stack(models, seeds)
-    found = agreement(reference.mean(axis=(1, 2)), scores.mean(axis=(1, 2)))
-    pairs = apart(whole, models)
-    accuracy = None
-    if pairs is not None:
-        accuracy = pairwise_accuracy(reference.mean(axis=(1, 2)), scores.mean(axis=(1, 2)), pairs)
-    taus, regrets = _resampled(reference, scores)
-    tau_interval = None if found.tau is None or np.isnan(taus).any() else interval_of(found.tau, taus)
+    scores = _measured(part, whole, models, seeds)
+    reference, ours = scores.means
+    found, pairs = agreement(reference, ours), apart(whole, models)
+    tau_interval, regret_interval = agreement_intervals(found, scores, Streams(0).numpy("ranking"))
     return Ranking(
         **asdict(found),
         seeds=len(seeds),
-        pairwise_accuracy=accuracy,
+        pairwise_accuracy=None if pairs is None else pairwise_accuracy(reference, ours, pairs),
         tau_interval=tau_interval,
-        regret_interval=interval_of(found.regret, regrets),
+        regret_interval=regret_interval,
     )
 
 
-def _resampled(
-    reference: Float[np.ndarray, "M S U"], scores: Float[np.ndarray, "M S U"]
-) -> tuple[Float[np.ndarray, " R"], Float[np.ndarray, " R"]]:
-    """Return tau and regret of drawn seeds and events, the same ones for all models of both."""
-    drawn = resampled_means(np.concatenate([reference, scores]), Streams(0).numpy("ranking"), RESAMPLES)
-    ours, theirs = np.split(np.concatenate(list(drawn)), 2, axis=1)
-    best = ours.max(axis=1)
-    taken = np.where(theirs == theirs.max(axis=1, keepdims=True), ours, np.inf).min(axis=1)
-    lost = np.divide(best - taken, best, out=np.zeros_like(best), where=best > 0)
-    return taus_of(ours, theirs), lost
+def agreement_intervals(
+    found: Agreement, scores: Measured, rng: np.random.Generator, *, draws: int = DRAWS
+) -> tuple[Interval | None, Interval]:
+    """Return the intervals of tau and of regret, as :class:`Ranking` states them.
+
+    Args:
+        found: of the mean scores.
+        scores: of the reference and of the dataset that is to rank as it does.
+        rng: where plausible true scores are drawn from.
+        draws: how many.
+    """
+    truths = plausible(scores, rng, draws)
+    tau = None if found.tau is None else _around(found.tau, taus_of(*truths))
+    return tau, _around(found.regret, regrets_of(*truths))
+
+
+def _measured(part: Panel, whole: Panel, models: Sequence[str], seeds: Sequence[int]) -> Measured:
+    """Return the scores of ``whole`` and ``part``, in this order, some events at a time."""
+    panels = (whole, part)
+    events = len(whole.scores[models[0]][seeds[0]])
+    step = max(1, PART // (2 * len(models) * len(seeds)))
+
+    def blocks() -> Iterator[Float[np.ndarray, "2 M S events"]]:
+        for start in range(0, events, step):
+            some = slice(start, start + step)
+            yield np.array([[[panel.scores[m][s][some] for s in seeds] for m in models] for panel in panels])
+
+    return measured(np.stack([panel.seed_means(models, seeds) for panel in panels]), blocks())
+
+
+def _around(value: float, drawn: Float[np.ndarray, " R"]) -> Interval:
+    low, high = np.nanquantile(drawn, LEVEL)
+    return Interval(value, min(value, float(low)), max(value, float(high)))
+
+
+def regrets_of(first: Float[np.ndarray, "R M"], second: Float[np.ndarray, "R M"]) -> Float[np.ndarray, " R"]:
+    """Return, row by row, the part of the best first score that is lost by taking the model with the best second."""
+    best = first.max(axis=1)
+    taken = np.where(second == second.max(axis=1, keepdims=True), first, np.inf).min(axis=1)
+    return np.divide(best - taken, best, out=np.zeros_like(best), where=best > 0)
 
 
 def taus_of(first: Float[np.ndarray, "R M"], second: Float[np.ndarray, "R M"]) -> Float[np.ndarray, " R"]:
