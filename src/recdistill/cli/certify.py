@@ -106,11 +106,13 @@ def certify(
     refuse_old(distilled, page, overwrite=overwrite)
     check_writable(distilled / FILE)
     check_writable(page)
+    kept = (study or beside(prepared, ".study")).absolute()
+    check_writable(kept / "cells")
     with dashed("models", "seeds", "controls", "max_seq_len", "metric", "protocol", "student"):
         exam = Examination(
             distilled=distilled.absolute(),
             prepared=prepared.absolute(),
-            folder=(study or beside(prepared, ".study")).absolute(),
+            folder=kept,
             cache=cache_folder(cache),
             models=() if models is None else models_of(models),
             seeds=seeds,

@@ -10,7 +10,6 @@ A machine that does not see the folder of a job says so, and the job has failed.
 """
 
 import os
-import pickle
 import platform
 import re
 import signal
@@ -214,7 +213,7 @@ def _process(
         sys.path.extend(entry for entry in path if entry not in sys.path)
         if os.path.isdir(place):
             os.chdir(place)
-        return host, _done(pickle.loads(packed), threads, host)
+        return host, _done(import_ray().cloudpickle.loads(packed), threads, host)
     except Exception:  # reported to the grid, which goes on with other jobs
         return host, traceback.format_exc()
 
