@@ -22,6 +22,8 @@ from recdistill.certificate.wording import (
 
 FEW_MODELS = 10
 """Below so many, agreement of rankings comes about by chance too easily to claim much from it."""
+FEWEST_MODELS = 5
+"""Below so many, even the right order has a chance above one in twenty, both ways counted."""
 NEAR = 0.95
 """Part of the accuracy from which a dataset counts as near to all data."""
 HARMLESS = 0.01
@@ -68,7 +70,7 @@ def conclusions(certificate: Certificate) -> list[Conclusion]:
     """Return what may be concluded, the most important first; questions that nothing was measured for are left out."""
     controls, metric = certificate.controls, certificate.setting.metric
     asked: list[tuple[str, list[Finding | None]]] = [
-        ("Does it rank models as all data do?", [_ranks(certificate)]),
+        ("Does it rank models better than chance?", [_ranks(certificate)]),
         ("Does it rank them better than controls do?", [_ranks_better(certificate.distilled, one) for one in controls]),
         ("Are models more accurate than on controls?", [_more_accurate(one, metric) for one in controls]),
         ("Are they nearly as accurate as on all data?", [_near(certificate)]),
@@ -99,6 +101,9 @@ def _ranks(certificate: Certificate) -> Finding:
     ceiling = certificate.ceiling.get("all")
     if ceiling is not None and ceiling.tau is not None:
         reason += f"; all data agree with themselves to {digits(ceiling.tau, 2)}"
+    if found.models < FEWEST_MODELS:
+        told = f"{reason}. Of {counted(found.models, 'model')} any order comes about by chance."
+        return Finding(answer="open", reason=told)
     if found.tau.low > 0:
         return Finding(answer="yes", reason=f"{reason}. Better than chance.")
     if found.tau.high <= 0:
