@@ -52,7 +52,7 @@ ROWS, LENGTH = 10, 20
 SEEDS = 3
 """Trainings of each model for the certificate."""
 STUDENT = {"embedding_dim": 32, "num_blocks": 1, "num_heads": 1, "inner_dim": 64, "dropout": 0.2}
-RECIPE = TrainingRecipe(learning_rate=3e-3, epochs=40, patience=5)
+RECIPE = TrainingRecipe(learning_rate=3e-3, epochs=40, patience=3)
 PANEL = (
     ModelSpec(name="sasrec_32", model="sasrec", config=STUDENT),
     ModelSpec(name="gru4rec_32", model="gru4rec", config={"embedding_dim": 32, "hidden_dim": 32}),
@@ -126,7 +126,7 @@ def methods() -> list[Distiller]:
     td3 = TD3(
         num_rows=ROWS,
         length=LENGTH,
-        epochs=30,
+        epochs=15,
         outer_batch_size=1024,
         synthetic_batch_size=ROWS,
         outer_learning_rate=0.1,
