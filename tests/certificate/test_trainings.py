@@ -30,6 +30,14 @@ def test_controls_draw_other_rows_for_every_seed_and_all_else_stays(made: Made) 
         assert len({one.content for one in dataset.by_seed.values()}) == (3 if dataset.kind == "control" else 1)
 
 
+def test_a_teacher_that_is_not_in_the_cache_is_trained_again_and_called_so(made: Made, tmp_path: Path) -> None:
+    stages = set[str]()
+    again = replace(made.exam, cache=tmp_path / "empty")
+    datasets_of(again, lambda stage, done, total, note="": stages.add(stage))
+    assert stages == {"teacher"}
+    datasets_of(again, lambda stage, done, total, note="": pytest.fail("the teacher is in the cache now"))
+
+
 def test_no_control_is_the_dataset_itself(made: Made) -> None:
     assert made.exam.manifest.method == "random_soft"  # the dataset is a draw as the control's, in as many bytes
     ours, *controls = made.datasets[1:]

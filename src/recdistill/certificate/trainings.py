@@ -187,7 +187,11 @@ def datasets_of(exam: Examination, progress: Progress = SILENT) -> list[Trained]
     controls = controls_of(exam)
     if not controls:
         return found
-    teacher = teacher_of(exam.manifest, exam.train, exam.cache, progress=progress)
+
+    def taught(stage: str, done: int, total: int, note: str = "") -> None:
+        progress("teacher" if stage == "train" else stage, done, total, note)
+
+    teacher = teacher_of(exam.manifest, exam.train, exam.cache, progress=taught)
     for control in controls:
         drawn = {
             seed: draw_control(control, exam.train, teacher, draw, exam.folder / "controls")
