@@ -18,6 +18,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ from recdistill.study.estimates import slowdown_of
 from recdistill.study.probes import scheduled
 from recdistill.study.students import StudentSpec, train_student
 from recipes.datasets import ML_100K
-from recipes.record import write_result
+from recipes.record import RUNS, cell, write_result
 
 SEEDS = (0, 1, 2)
 STAGES = ("teacher", "distill", "full", "distilled")
@@ -159,14 +161,21 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def _rows(case: str, seed: int, threads: int) -> dict[str, Any]:
+    return {"rows": repetition(case, seed, threads)}
+
+
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print and write; repetitions that are finished are kept in ``runs/plan_error``."""
     options = arguments(__doc__ or "")
-    cases = ["demo"] if options.quick or "RECDISTILL_DATA" not in os.environ else ["demo", ML_100K.name]
+    cases = ["demo"] if "RECDISTILL_DATA" not in os.environ else ["demo", ML_100K.name]
     rows: list[dict[str, Any]] = []
-    for seed in SEEDS[:1] if options.quick else SEEDS:
-        for case in cases:
-            rows += repetition(case, seed, options.threads)
+    if options.quick:
+        rows += repetition("demo", SEEDS[0], options.threads)
+    else:
+        for seed, case in product(SEEDS, cases):
+            kept = RUNS / "plan_error" / f"{case}-seed-{seed}-threads-{options.threads}.json"
+            rows += cell(kept, partial(_rows, case, seed, options.threads))["rows"]
     errors = summary(rows)
     for row in errors:
         show(row)
