@@ -12,13 +12,16 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from recdistill.errors import ArtifactError, InputError
+
+R = TypeVar("R", bound=BaseModel)
 
 
 def _beside(path: Path) -> Path:
@@ -100,6 +103,33 @@ def read_json(path: Path) -> Any:
         raise ArtifactError("is missing", fix="give a complete folder written by recdistill", path=path) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"is not JSON ({error})", fix="restore the file or make it again", path=path) from None
+
+
+def read_record(path: Path, record: type[R], name: str, fix: str) -> R:
+    """Return the record in a JSON file that states its ``format`` and ``format_version``.
+
+    Args:
+        path: the file.
+        record: whose defaults of these two fields are what this version reads.
+        name: of such a record, for messages.
+        fix: how one is made.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, of another format, or newer than this version reads.
+    """
+    value, known = read_json(path), record.model_fields
+    if not isinstance(value, dict) or value.get("format") != known["format"].default:
+        raise ArtifactError(f"is not a {name}", fix=fix, path=path)
+    version, latest = value.get("format_version"), known["format_version"].default
+    if isinstance(version, int) and version > latest:
+        told = f"has format version {version}, this recdistill reads up to {latest}"
+        raise ArtifactError(told, fix="update recdistill", path=path)
+    try:
+        return record.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ArtifactError(f"field {where!r}: {first['msg']}", fix=fix, path=path) from None
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:

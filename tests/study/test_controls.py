@@ -58,7 +58,7 @@ def own_bytes(folder: Path) -> int:
 @pytest.mark.parametrize("method", ["random", "random_soft"])
 def test_equal_bytes_are_as_many_rows_as_fit(train: Development, taught, tmp_path: Path, method: str) -> None:
     made = saved(train, taught, RandomSoft(num_rows=8, length=6), tmp_path / "made")
-    control = equal_bytes(method, made, train)
+    control = equal_bytes(method, DistilledDataset.load(made), train)
     drawn = draw_control(control, train, taught, 0, tmp_path)
     one = row_bytes(6, 8 if method == "random_soft" else 0)
     assert (control.method, control.length, control.rule) == (method, 6, "equal bytes")
@@ -70,7 +70,7 @@ def test_equal_bytes_are_as_many_rows_as_fit(train: Development, taught, tmp_pat
 
 def test_no_control_has_more_rows_than_there_are_users(train: Development, taught, tmp_path: Path) -> None:
     made = saved(train, taught, RandomSoft(num_rows=25, length=8), tmp_path / "made")
-    assert equal_bytes("random", made, train).num_rows <= train.histories.num_users
+    assert equal_bytes("random", DistilledDataset.load(made), train).num_rows <= train.histories.num_users
     many = read_manifest(made).model_copy(update={"num_rows": 10_000})
     assert equal_rows("random", many, train).num_rows <= train.histories.num_users
 
@@ -83,7 +83,10 @@ def test_equal_rows_are_those_of_the_dataset(train: Development, taught, tmp_pat
 
 def test_a_dataset_without_rows_still_has_controls(train: Development, taught, tmp_path: Path) -> None:
     made = saved(train, taught, PopularityCounts(), tmp_path / "made")
-    for control in (equal_bytes("random_soft", made, train), equal_rows("random", read_manifest(made), train)):
+    for control in (
+        equal_bytes("random_soft", DistilledDataset.load(made), train),
+        equal_rows("random", read_manifest(made), train),
+    ):
         assert control.num_rows >= 1
         assert control.length == 8  # what the teacher reads
 
@@ -126,4 +129,4 @@ def test_a_teacher_of_another_version_is_refused(train: Development, taught, tmp
 def test_unknown_controls_are_refused(train: Development, taught, tmp_path: Path) -> None:
     made = saved(train, taught, Random(num_rows=3, length=5), tmp_path / "made")
     with pytest.raises(OptionError, match="control: 'rndom' is not known"):
-        equal_bytes("rndom", made, train).distiller()
+        equal_bytes("rndom", DistilledDataset.load(made), train).distiller()

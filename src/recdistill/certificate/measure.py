@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from statistics import fmean
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from recdistill.certificate.contents import about_rows, near_users
 from recdistill.certificate.record import (
@@ -34,6 +34,7 @@ from recdistill.evaluation.panel import Panel, average, difference, noise, ranki
 from recdistill.evaluation.statistics import Comparison, Interval, holm
 from recdistill.machine import machine
 from recdistill.study.cells import Cell, ModelSpec, panels
+from recdistill.study.plan import break_even
 
 DIGITS = 6
 """Significant digits of figures; what lies below is noise of single precision."""
@@ -116,7 +117,7 @@ def certificate_of(exam: Examination, datasets: Sequence[Trained]) -> Certificat
         subject=_subject(exam),
         setting=_setting(made),
         judges=tuple(
-            Judge(name=spec.name, model=spec.model, config=spec.settings(), used=was_used(spec, exam.manifest))
+            Judge(name=spec.name, model=spec.model, config=spec.settings(), used=spec.name not in made.groups["unused"])
             for spec in made.models
         ),
         datasets=tuple(_with_gains(made, found)),
@@ -125,7 +126,7 @@ def certificate_of(exam: Examination, datasets: Sequence[Trained]) -> Certificat
         near_users=near_users(exam.train, exam.manifest),
         cost=_cost(made),
         student=_student(made),
-        predicted=getattr(exam.manifest, "predicted", None),
+        predicted=exam.manifest.predicted,
         missing=tuple(cell.key for cell in made.cells if not cell.done()),
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         machine=machine(),
@@ -290,8 +291,7 @@ def _cost(made: _Finished) -> Cost:
     )
     seconds = made.exam.manifest.seconds
     spent = {name: seconds.get(name, 0.0) for name in ("teacher", "peers", "distill")}
-    saved = full - distilled
-    pays = math.ceil(sum(spent.values()) / saved) if saved > 0 else None
+    pays = break_even(spent["teacher"] + spent["peers"], spent["distill"], full, distilled)
     return Cost(**spent, full=full, distilled=distilled, break_even=pays)
 
 
@@ -318,7 +318,7 @@ def student_of(judge: str, seeds: Sequence[int], values: Sequence[float]) -> Stu
     Reference: Hahn and Meeker, Statistical Intervals, 1991, section 4.7.
     """
     values = [short(value) for value in values]
-    reach = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) * math.sqrt(1 + 1 / len(values)))
+    reach = float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) * math.sqrt(1 + 1 / len(values)))
     mean = fmean(values)
     interval = Span(value=short(mean), low=short(max(0.0, mean - reach)), high=short(min(1.0, mean + reach)))
     return Student(judge=judge, seeds=tuple(seeds), values=tuple(values), interval=interval)

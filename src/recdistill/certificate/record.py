@@ -11,11 +11,11 @@ All metrics are fractions. An interval is of 95 %; what it is drawn over stands 
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from recdistill.data.distilled import Source
 from recdistill.errors import ArtifactError
-from recdistill.storage import read_json, sha256_of, write_json
+from recdistill.storage import read_record, sha256_of, write_json
 
 FILE = "certificate.json"
 FORMAT_VERSION = 1
@@ -291,16 +291,4 @@ class Certificate(_Record):
             raise ArtifactError(
                 f"has no {FILE}", fix="write one with: recdistill certify DISTILLED PREPARED", path=folder
             )
-        value = read_json(path)
-        if not isinstance(value, dict) or value.get("format") != "recdistill-certificate":
-            raise ArtifactError("is not a certificate", fix="write one with: recdistill certify", path=path)
-        version = value.get("format_version")
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            told = f"has format version {version}, this recdistill reads up to {FORMAT_VERSION}"
-            raise ArtifactError(told, fix="update recdistill", path=path)
-        try:
-            return Certificate.model_validate(value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ArtifactError(f"field {where!r}: {first['msg']}", fix="certify again", path=path) from None
+        return read_record(path, Certificate, "certificate", "write one with: recdistill certify")

@@ -213,7 +213,7 @@ def controls_of(exam: Examination) -> list[Control]:
     found = []
     for method in exam.controls:
         in_bytes, in_rows = (
-            equal_bytes(method, exam.distilled, exam.train),
+            equal_bytes(method, exam.made, exam.train),
             equal_rows(method, exam.manifest, exam.train),
         )
         found += [in_bytes, in_rows] if in_rows.num_rows > in_bytes.num_rows else [in_bytes]

@@ -11,11 +11,12 @@ from recdistill.certificate.headline import headline
 from recdistill.certificate.record import FILE, Certificate, Span
 from recdistill.certificate.trainings import Examination
 from recdistill.cli.bars import progress_bars
-from recdistill.cli.folders import cache_folder, check_writable, require_kind
+from recdistill.cli.folders import beside, cache_folder, check_writable, require_kind
 from recdistill.cli.messages import print_json, print_table, say
 from recdistill.cli.options import Count, Flag, Pairs, dashed, defaults_of, listed, make_record, parse_pairs
 from recdistill.cli.workers import WorkerOptions
 from recdistill.errors import ArtifactError, InputError, OptionError, choose
+from recdistill.report.page import ENDING as REPORT
 from recdistill.report.page import write_report
 from recdistill.storage import read_json
 from recdistill.study.cells import ModelSpec
@@ -102,7 +103,7 @@ def certify(
     choose("--items", items, dict.fromkeys(get_args(ItemTable)))
     require_kind("DISTILLED", distilled, "distilled dataset")
     require_kind("PREPARED", prepared, "prepared dataset")
-    page = report or beside(distilled, ".report.html")
+    page = report or beside(distilled, REPORT)
     refuse_old(distilled, page, overwrite=overwrite)
     check_writable(distilled / FILE)
     check_writable(page)
@@ -160,11 +161,6 @@ def models_of(given: str) -> tuple[ModelSpec, ...]:
         except OptionError as error:
             raise InputError(f"{path}: {error}") from None
     return tuple(found)
-
-
-def beside(folder: Path, ending: str) -> Path:
-    """Return the path beside a folder that has its name and an ending."""
-    return folder.absolute().with_name(folder.absolute().name + ending)
 
 
 def refuse_old(distilled: Path, page: Path, *, overwrite: bool) -> None:

@@ -62,6 +62,12 @@ def check_out(out: Path, kind: str, *, overwrite: bool) -> None:
     check_writable(out)
 
 
+def beside(folder: Path, ending: str) -> Path:
+    """Return the path beside a folder that has its name and an ending."""
+    named = folder.resolve() if folder.name in ("", "..") else folder
+    return named.parent / f"{named.name}{ending}"
+
+
 def check_writable(out: Path) -> None:
     """Raise when the folder that ``out`` would lie in cannot be written.
 

@@ -3,15 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from recdistill.cli.messages import print_facts, print_json, print_table
 from recdistill.cli.options import Flag
 from recdistill.cli.prepare import show_prepared
 from recdistill.data.distilled import DistilledDataset, size_in_bytes
 from recdistill.data.prepared import PreparedDataset
-from recdistill.data.rows import HardRows, SoftRows
+from recdistill.data.rows import SoftRows
 from recdistill.errors import ArtifactError
+from recdistill.evaluation.top_items import top_items
 from recdistill.storage import read_json
 from recdistill.training.checkpoint import load_model
 from recdistill.training.trajectory import Trajectory
@@ -101,31 +100,16 @@ def show_distilled(dataset: DistilledDataset, folder: Path, *, as_json: bool) ->
 
 def most_probable(dataset: DistilledDataset) -> list[list[dict[str, Any]]]:
     """Return the most probable item at the first positions of the first rows."""
-    rows = dataset.rows
-    if isinstance(rows, SoftRows):
-        dense = rows.items().dense()
-        chosen, best = dense.probabilities[:SHOWN_ROWS, :SHOWN_POSITIONS].max(-1)
-        ids = best + dense.first_id
-    elif isinstance(rows, HardRows):
-        ids = rows.item_ids[:SHOWN_ROWS, :SHOWN_POSITIONS]
-        chosen = torch.ones(ids.shape)
-    else:
-        return []
-    names = item_names(dataset)
-    return [
-        [
-            {"position": place + 1, "item": names[int(item)], "probability": round(float(chance), 4)}
-            for place, (item, chance) in enumerate(zip(row, chances, strict=True))
-            if int(item) > 0
-        ]
-        for row, chances in zip(ids, chosen, strict=True)
-    ]
-
-
-def item_names(dataset: DistilledDataset) -> list[str]:
-    """Return a readable name per item id; index 0 is padding."""
-    names = dataset.vocabulary["item_id"].to_list()
-    if "title" in dataset.vocabulary.columns:
-        titles = dataset.vocabulary["title"].to_list()
-        names = [title or name for name, title in zip(names, titles, strict=True)]
-    return ["(padding)", *names]
+    names, shown = dataset.titles(), []
+    for row in range(min(SHOWN_ROWS, len(dataset.rows))):
+        found = top_items(dataset.rows, row, 1)
+        if found is None:
+            return []
+        places = zip(found.ids[:SHOWN_POSITIONS, 0].tolist(), found.chances[:SHOWN_POSITIONS, 0].tolist(), strict=True)
+        shown.append(
+            [
+                {"position": place, "item": names[item], "probability": round(chance, 4)}
+                for place, (item, chance) in enumerate(places, 1)
+            ]
+        )
+    return shown

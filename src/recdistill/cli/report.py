@@ -7,11 +7,12 @@ from cyclopts import Parameter
 
 from recdistill.certificate.headline import headline
 from recdistill.certificate.record import Certificate
+from recdistill.cli.folders import beside as beside_folder
 from recdistill.cli.folders import check_writable, require_kind
 from recdistill.cli.messages import print_json
 from recdistill.cli.options import Flag
 from recdistill.errors import InputError
-from recdistill.report.page import write_report
+from recdistill.report.page import ENDING, write_report
 
 Folders = Annotated[tuple[Path, ...], Parameter(negative=(), consume_multiple=True, show_default=False)]
 
@@ -51,7 +52,7 @@ def report(
         require_kind("--prepared", prepared, "prepared dataset")
     for folder in beside:
         require_kind("--beside", folder, "distilled dataset")
-    path = default_out(distilled) if out is None else out
+    path = beside_folder(distilled, ENDING) if out is None else out
     if path.is_file() and not overwrite:
         raise InputError(f"{path}: exists already; choose another name, or pass --overwrite to replace it")
     check_writable(path)
@@ -62,9 +63,3 @@ def report(
     else:
         print(told)
         print(f"report: {path}")
-
-
-def default_out(distilled: Path) -> Path:
-    """Return the file beside a folder that its report is written to."""
-    folder = distilled.resolve() if distilled.name in ("", "..") else distilled
-    return folder.parent / f"{folder.name}.report.html"

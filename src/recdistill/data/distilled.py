@@ -111,6 +111,14 @@ class DistilledDataset:
             write_json(temporary / "manifest.json", manifest.model_dump())
         return DistilledDataset(self.rows, self.item_factor, self.vocabulary, manifest)
 
+    def titles(self) -> list[str]:
+        """Return a readable name per item id; index 0 is padding."""
+        names = self.vocabulary["item_id"].to_list()
+        if "title" in self.vocabulary.columns:
+            titles = self.vocabulary["title"].to_list()
+            names = [title or name for name, title in zip(names, titles, strict=True)]
+        return ["(padding)", *map(str, names)]
+
     @staticmethod
     def load(folder: Path) -> "DistilledDataset":
         """Return the artifact in ``folder`` after checking it.

@@ -9,7 +9,6 @@ from itertools import combinations
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import stats
 
 from recdistill.errors import InputError
 
@@ -48,6 +47,8 @@ def agreement(reference: Float[np.ndarray, " M"], scores: Float[np.ndarray, " _"
 
     Reference: Kendall, The Treatment of Ties in Ranking Problems, Biometrika 1945 (tau-b).
     """
+    from scipy import stats  # takes a second, which commands that rank nothing need not wait
+
     _check(reference, scores)
     varied = np.ptp(reference) > 0 and np.ptp(scores) > 0
     best, taken = float(reference.max()), float(reference[scores == scores.max()].min())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import stats
+from scipy.special import stdtrit
 
 from recdistill.errors import InputError
 
@@ -106,7 +106,7 @@ def half_width(values: Float[np.ndarray, "S U"]) -> float:
         return 0.0
     seeds, users = (max(1, size - 1) for size in values.shape)
     freedom = total / (by_seed / seeds + by_user / users)
-    return float(stats.t.ppf(LEVEL[1], freedom)) * math.sqrt(total)
+    return float(stdtrit(freedom, LEVEL[1])) * math.sqrt(total)
 
 
 def _variance_over_seeds(values: Float[np.ndarray, "S U"]) -> float:

@@ -48,14 +48,6 @@ class Material:
     prepared: str | None = None
     beside: tuple[Neighbour, ...] = ()
 
-    def titles(self) -> list[str]:
-        """Return a readable name per item id; index 0 is padding."""
-        table = self.made.vocabulary
-        names = table["item_id"].to_list()
-        if "title" in table.columns:
-            names = [title or name for name, title in zip(names, table["title"].to_list(), strict=True)]
-        return ["(none)", *map(str, names)]
-
 
 def gather(distilled: Path, prepared: Path | None = None, beside: Sequence[Path] = ()) -> Material:
     """Return what a report is made of.

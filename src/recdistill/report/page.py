@@ -36,6 +36,8 @@ SECTIONS: tuple[Callable[[Material], Section], ...] = (
     privacy,
     method,
 )
+ENDING = ".report.html"
+"""Of the name of a report beside its dataset, when nothing else is asked for."""
 LEADING = 2
 """Sentences of the headline that stand large."""
 

@@ -59,20 +59,16 @@ def row_bytes(length: int, numbers: int, id_bytes: int = 2) -> int:
     return length * (id_bytes + 2 * numbers) + 2
 
 
-def equal_bytes(method: str, folder: Path, train: Development) -> Control:
+def equal_bytes(method: str, made: DistilledDataset, train: Development) -> Control:
     """Return a control with as many rows as fit into the bytes of the tensors of a distilled dataset's rows.
 
     At least one, and at most all users: where the dataset is larger than all of them, so many.
 
     Args:
         method: key of :data:`METHODS`.
-        folder: the distilled dataset.
+        made: the distilled dataset.
         train: what it was made from.
-
-    Raises:
-        ArtifactError: there is no distilled dataset in the folder.
     """
-    made = DistilledDataset.load(folder)
     length = _length(made.manifest)
     size = sum(tensor.numel() * tensor.element_size() for tensor in made.rows.tensors().values())
     numbers = made.item_factor.shape[1] if method == "random_soft" else 0

@@ -17,14 +17,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from recdistill.data.distilled import Manifest
 from recdistill.distill.base import Distiller
 from recdistill.distill.teacher import TeacherSpec
 from recdistill.errors import ArtifactError
 from recdistill.models import MODELS
-from recdistill.storage import read_json, sha256_of, write_json
+from recdistill.storage import read_record, sha256_of, write_json
 from recdistill.training.trajectory import Trajectory
 
 FORMAT_VERSION = 1
@@ -101,19 +101,7 @@ class Plan(_Record):
             ArtifactError: there is none, it is damaged, or it is newer than this version reads.
         """
         fix = "make one with: recdistill plan"
-        value = read_json(path)
-        if not isinstance(value, dict) or value.get("format") != "recdistill-plan":
-            raise ArtifactError("is not a plan", fix=fix, path=path)
-        version = value.get("format_version")
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            told = f"has format version {version}, this recdistill reads up to {FORMAT_VERSION}"
-            raise ArtifactError(told, fix="update recdistill", path=path)
-        try:
-            plan = Plan.model_validate(value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ArtifactError(f"field {where!r}: {first['msg']}", fix=fix, path=path) from None
+        plan = read_record(path, Plan, "plan", fix)
         if sha256_of(plan.settings) != plan.settings_hash:
             raise ArtifactError("has other settings than their hash says", fix=fix, path=path)
         return plan

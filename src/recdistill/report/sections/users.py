@@ -29,7 +29,7 @@ SEEN = "\u2713"
 
 def users(material: Material) -> Section:
     """Return some rows, folded up, each with its nearest real user where the prepared dataset was given."""
-    rows, titles = material.made.rows, [shortened(title, LONGEST_TITLE) for title in material.titles()]
+    rows, titles = material.made.rows, [shortened(title, LONGEST_TITLE) for title in material.made.titles()]
     title = "The synthetic users"
     if not isinstance(rows, HardRows | SoftRows) or len(rows) == 0:
         told = "The dataset holds no rows that could be shown, only how often each item occurs."
