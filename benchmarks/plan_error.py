@@ -13,7 +13,6 @@ of taking it to go on as during the calibration. ``error_free_s`` is the plan's 
 process was ready and others ran.
 """
 
-import os
 import statistics
 import tempfile
 import time
@@ -37,10 +36,13 @@ from recdistill.study.estimates import slowdown_of
 from recdistill.study.probes import scheduled
 from recdistill.study.students import StudentSpec, train_student
 from recipes.datasets import ML_100K
-from recipes.record import RUNS, cell, write_result
+from recipes.record import RUNS, cell, data_folder, write_result
 
 SEEDS = (0, 1, 2)
 STAGES = ("teacher", "distill", "full", "distilled")
+ALL = "whole run"
+KINDS = ("s", "free_s", "mb")
+_SECONDS = [f"{side}_{kind}" for side in ("predicted", "actual") for kind in ("s", "free_s")]
 ALLOWED = 0.3
 """Largest error that was asked for."""
 
@@ -63,7 +65,7 @@ def make_data(case: str, folder: Path, seed: int) -> None:
     if case == "demo":
         prepare(generate(folder / "raw", seed), folder / "prepared", PrepareSpec(name="demo"))
     else:
-        prepare(Path(os.environ["RECDISTILL_DATA"]) / ML_100K.source, folder / "prepared", ML_100K.spec)
+        prepare(data_folder(ML_100K.source), folder / "prepared", ML_100K.spec)
 
 
 def foretell(case: str, folder: Path, seed: int) -> dict[str, Any]:
@@ -146,15 +148,29 @@ def row_of(planned: dict[str, Any], came: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def whole_runs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for the sum of all stages of every run; its memory is that of the largest stage."""
+    found = []
+    for case, seed in dict.fromkeys((row["case"], row["seed"]) for row in rows):
+        mine = [row for row in rows if (row["case"], row["seed"]) == (case, seed)]
+        seconds = {name: sum(row[name] for row in mine) for name in _SECONDS}
+        memory = {name: max(row[name] for row in mine) for name in ("predicted_mb", "actual_mb")}
+        total = {name: round(value, 3) for name, value in (seconds | memory).items()}
+        errors = {kind: round(total[f"predicted_{kind}"] / total[f"actual_{kind}"] - 1, 3) for kind in KINDS}
+        about = {"case": case, "seed": seed, "stage": ALL}
+        found.append(about | total | {f"error_{kind}": value for kind, value in errors.items()})
+    return found
+
+
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return median and worst error of every stage over the repetitions."""
+    """Return median and worst error of every stage, and of the whole run, over the repetitions."""
     found = []
     for case in dict.fromkeys(row["case"] for row in rows):
-        for part in STAGES:
+        for part in (*STAGES, ALL):
             mine = [row for row in rows if (row["case"], row["stage"]) == (case, part)]
             if not mine:
                 continue
-            sizes = {name: [abs(row[f"error_{name}"]) for row in mine] for name in ("s", "free_s", "mb")}
+            sizes = {name: [abs(row[f"error_{name}"]) for row in mine] for name in KINDS}
             middle = {f"median_{name}": round(statistics.median(sizes[name]), 3) for name in sizes}
             worst = {f"worst_{name}": max(sizes[name]) for name in sizes}
             found.append({"case": case, "stage": part, "repetitions": len(mine)} | middle | worst)
@@ -168,7 +184,7 @@ def _rows(case: str, seed: int, threads: int) -> dict[str, Any]:
 def main() -> None:
     """Measure, print and write; repetitions that are finished are kept in ``runs/plan_error``."""
     options = arguments(__doc__ or "")
-    cases = ["demo"] if "RECDISTILL_DATA" not in os.environ else ["demo", ML_100K.name]
+    cases = ("demo", ML_100K.name)
     rows: list[dict[str, Any]] = []
     if options.quick:
         rows += repetition("demo", SEEDS[0], options.threads)
@@ -176,6 +192,7 @@ def main() -> None:
         for seed, case in product(SEEDS, cases):
             kept = RUNS / "plan_error" / f"{case}-seed-{seed}-threads-{options.threads}.json"
             rows += cell(kept, partial(_rows, case, seed, options.threads))["rows"]
+    rows += whole_runs(rows)
     errors = summary(rows)
     for row in errors:
         show(row)

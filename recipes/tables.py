@@ -6,6 +6,7 @@ A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. Nobody edi
 """
 
 import re
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from recipes import certificate_tables, grid_tables
 from recipes.grid_tables import markdown
 from recipes.record import RESULTS, ROOT
 
-PAGES = ("README.md", "docs/results.md", "docs/performance.md")
+PAGES = ("README.md", "docs/results.md", "docs/performance.md", "docs/plan.md")
 MARK = re.compile(r"(<!-- table: (?P<name>[a-z0-9_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Row = dict[str, Any]
 
@@ -189,6 +190,24 @@ def products() -> str:
     return markdown(["kernels", "`double_backward` ms", "`forward_over_reverse` ms"], lines)
 
 
+def plan_error() -> str:
+    """Return what plans foretold beside what came, medians over runs."""
+    found = engine("plan_error")
+    lines = []
+    for error in found["errors"]:
+        mine = [row for row in found["rows"] if (row["case"], row["stage"]) == (error["case"], error["stage"])]
+        middle = {
+            name: statistics.median(row[name] for row in mine)
+            for name in ("predicted_s", "actual_s", "predicted_mb", "actual_mb")
+        }
+        seconds = [f"{middle['predicted_s']:.3g}", f"{middle['actual_s']:.3g}"]
+        wrong = [f"{error[name]:.0%}" for name in ("median_s", "worst_s")]
+        memory = [f"{middle['predicted_mb']:.0f}", f"{middle['actual_mb']:.0f}", f"{error['worst_mb']:.0%}"]
+        lines.append([error["case"], error["stage"], *seconds, *wrong, *memory])
+    names = ["s foretold", "s", "error", "worst", "MB foretold", "MB", "worst"]
+    return markdown(["run", "stage", *names], lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "td3_ml100k_judging": lambda: comparison("judging"),
     "td3_ml100k_parity": lambda: comparison("parity"),
@@ -201,6 +220,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "engine_curve": engine_curve,
     "profile_step": profile_step,
     "products": products,
+    "plan_error": plan_error,
     **grid_tables.TABLES,
     **certificate_tables.TABLES,
 }
