@@ -4,8 +4,10 @@ from typing import Any
 
 import torch
 
+from recdistill.data.text import Catalogue
 from recdistill.models import MODELS
 from recdistill.models.base import Recommender
+from reference.encoders import described, tiny_encoder
 
 V, L = 6, 5
 EXAMPLES: dict[str, dict[str, Any]] = {
@@ -28,15 +30,28 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "attention_dropout": 0.4,
         "mask_ratio": 0.6,
     },
+    "text": {
+        "encoder": tiny_encoder(),
+        "layers": 1,
+        "max_tokens": 16,
+        "embedding_dim": 4,
+        "body_options": {"num_blocks": 2, "inner_dim": 6, "dropout": 0.3, "attention_dropout": 0.4},
+    },
     "popularity": {},
 }
 IDS = torch.tensor([[3, 1, 6, 2, 5], [5, 2, 4, 0, 0], [1, 6, 0, 0, 0]])
 LENGTHS = torch.tensor([4, 2, 1])
 
 
+def new(name: str, seed: int = 0) -> Recommender:
+    """Return a model as it is drawn, with items whose texts it may read."""
+    generator = torch.Generator().manual_seed(seed)
+    return MODELS[name](V, L, **EXAMPLES[name], generator=generator).attach(Catalogue(described(V)))
+
+
 def make(name: str, seed: int = 0) -> Recommender:
     """Return a model in float64 with weights large enough that nothing is near zero by accident."""
-    model = MODELS[name](V, L, **EXAMPLES[name], generator=torch.Generator().manual_seed(seed)).double()
+    model = new(name, seed).double()
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -128,6 +128,14 @@ class Distributions(ABC):
     def at(self, positions: Int[Tensor, "B P"] | None) -> "Distributions":
         """Return the distributions at one list of positions per row; all when ``None``."""
 
+    @abstractmethod
+    def to(self, device: torch.device) -> "Distributions":
+        """Return the same distributions on another device."""
+
+    @abstractmethod
+    def over(self, candidates: Int[Tensor, " C"]) -> "Distributions":
+        """Return the same distributions over items that are called otherwise."""
+
     def cross_entropy(
         self,
         hidden: Float[Tensor, "B P D"],
@@ -167,6 +175,10 @@ class DenseItems(Distributions):
     def at(self, positions: Int[Tensor, "B P"] | None) -> "DenseItems":
         """Return the distributions at one list of positions per row; all when ``None``."""
         return replace(self, probabilities=pick(self.probabilities, positions))
+
+    def over(self, candidates: Int[Tensor, " C"]) -> "DenseItems":
+        """Return the same distributions over items that are called otherwise."""
+        return replace(self, candidates=candidates)
 
     def to(self, device: torch.device) -> "DenseItems":
         """Return the same distributions on another device."""
@@ -230,6 +242,10 @@ class SoftItems(Distributions):
         """Return the distributions at one list of positions per row; all when ``None``."""
         return replace(self, queries=pick(self.queries, positions))
 
+    def over(self, candidates: Int[Tensor, " C"]) -> "SoftItems":
+        """Return the same distributions over items that are called otherwise."""
+        return replace(self, candidates=candidates)
+
     def to(self, device: torch.device) -> "SoftItems":
         """Return the same distributions on another device."""
         candidates = _moved(self.candidates, device)
@@ -260,6 +276,10 @@ class ReadItems(Distributions):
         """Return the vectors at one list of positions per row; all when ``None``."""
         return replace(self, vectors=pick(self.vectors, positions))
 
+    def over(self, candidates: Int[Tensor, " C"]) -> "ReadItems":
+        """Return the same distributions over items that are called otherwise."""
+        return replace(self, candidates=candidates)
+
     def to(self, device: torch.device) -> "ReadItems":
         """Return the same vectors on another device."""
         return replace(self, vectors=self.vectors.to(device), candidates=_moved(self.candidates, device))
@@ -283,6 +303,7 @@ class SequenceBatch:
         weights: weight of each prediction in the loss, 0 at padding.
         positions: inputs from which something is predicted; ``None`` means every one (``P = T``).
         targets: what follows each input, where it is not the row's own next item.
+        negatives: items that do not follow, drawn for each target; with them the loss is the binary one.
     """
 
     items: Items
@@ -290,6 +311,7 @@ class SequenceBatch:
     weights: Float[Tensor, "B P"]
     positions: Int[Tensor, "B P"] | None = None
     targets: Items | None = None
+    negatives: Int[Tensor, "B P K"] | None = None
 
     def to(self, device: torch.device) -> "SequenceBatch":
         """Return the same batch on another device."""
@@ -299,6 +321,39 @@ class SequenceBatch:
             weights=self.weights.to(device),
             positions=None if self.positions is None else self.positions.to(device),
             targets=None if self.targets is None else self.targets.to(device),
+            negatives=_moved(self.negatives, device),
+        )
+
+    def target_ids(self) -> Int[Tensor, "B P"]:
+        """Return what is to be predicted, where that is ids."""
+        if self.targets is not None:
+            assert isinstance(self.targets, HardItems)
+            return pick(self.targets.ids, self.positions)
+        assert isinstance(self.items, HardItems)
+        return pick(self.items.ids[:, 1:], self.positions)
+
+    def with_negatives(self, count: int, num_items: int, generator: torch.Generator) -> "SequenceBatch":
+        """Return the batch with ``count`` items per target, uniform over all items but the target.
+
+        Args:
+            count: at least 1.
+            num_items: size of the catalogue, at least 2.
+            generator: where they are drawn from, on the CPU.
+        """
+        targets = self.target_ids().unsqueeze(2)
+        drawn = torch.randint(1, num_items, (*targets.shape[:2], count), generator=generator).to(targets.device)
+        return replace(self, negatives=drawn + (drawn >= targets) * (targets > 0))
+
+    def among(self, candidates: Int[Tensor, " C"]) -> "SequenceBatch":
+        """Return the batch with all its distributions over some of the items only.
+
+        Raises:
+            OptionError: see :meth:`SoftItems.subset`.
+        """
+        return replace(
+            self,
+            items=self.items.subset(candidates) if isinstance(self.items, SoftItems) else self.items,
+            targets=self.targets.subset(candidates) if isinstance(self.targets, SoftItems) else self.targets,
         )
 
 

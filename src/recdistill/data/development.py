@@ -46,7 +46,7 @@ def development_of(prepared: PreparedDataset) -> Development:
         hash=prepared.hash,
         num_items=prepared.num_items,
         histories=histories_of(prepared).development(),
-        items=pl.read_parquet(prepared.folder / "items.parquet"),
+        items=prepared.items(),
         train_interactions=int(prepared.manifest["train_interactions"]),
         train_bytes=prepared.train_bytes,
         last_train_time=_last_train_time(prepared),

@@ -2,7 +2,7 @@
 
     data.safetensors    the rows' tensors and the item factor
     manifest.json       what it is, how it was made, the shapes and the SHA-256 of every other file
-    vocabulary.parquet  item (1 to V), item_id, title
+    vocabulary.parquet  item (1 to V), item_id, title; text, where the teacher read texts
     README.md           a dataset card with YAML front matter
 
 Loading checks the format version, every hash and every shape.
@@ -22,6 +22,7 @@ from torch import Tensor
 import recdistill
 from recdistill.data.card import dataset_card
 from recdistill.data.rows import KINDS, Rows
+from recdistill.data.text import TEXT, Catalogue
 from recdistill.errors import ArtifactError
 from recdistill.storage import (
     atomic_folder,
@@ -81,7 +82,7 @@ class DistilledDataset:
     Args:
         rows: what models train on.
         item_factor: the teacher's item table without padding, (V, D).
-        vocabulary: columns ``item``, ``item_id`` and, where known, ``title``; row ``i`` is item ``i + 1``.
+        vocabulary: columns ``item``, ``item_id`` and, where known, ``title`` and ``text``; row ``i`` is item ``i + 1``.
         manifest: how it was made.
     """
 
@@ -99,7 +100,7 @@ class DistilledDataset:
         tensors = self.rows.tensors() | {"item_factor": self.item_factor}
         with atomic_folder(folder, replace=replace) as temporary:
             write_tensors(temporary / "data.safetensors", tensors)
-            columns = [name for name in ("item", "item_id", "title") if name in self.vocabulary.columns]
+            columns = [name for name in ("item", "item_id", "title", TEXT) if name in self.vocabulary.columns]
             self.vocabulary.select(columns).write_parquet(temporary / "vocabulary.parquet", compression="zstd")
             write_text(temporary / "README.md", dataset_card(self.manifest.model_dump()))
             manifest = self.manifest.model_copy(
@@ -110,6 +111,14 @@ class DistilledDataset:
             )
             write_json(temporary / "manifest.json", manifest.model_dump())
         return DistilledDataset(self.rows, self.item_factor, self.vocabulary, manifest)
+
+    def catalogue(self, cache: Path | None = None) -> Catalogue | None:
+        """Return the items with their texts; ``None`` where the teacher read none.
+
+        Args:
+            cache: folder for what models compute of the texts.
+        """
+        return Catalogue(self.vocabulary, cache, finished=True) if TEXT in self.vocabulary.columns else None
 
     def titles(self) -> list[str]:
         """Return a readable name per item id; index 0 is padding."""

@@ -108,6 +108,10 @@ class PreparedDataset:
         """Where the valid part of every user ends; (U,)."""
         return self._array("valid_end")
 
+    def items(self) -> pl.DataFrame:
+        """Return the items 1 .. V with all their attributes: ``item``, ``item_id``, ``title`` and more."""
+        return pl.read_parquet(self.folder / "items.parquet")
+
     def item_titles(self) -> list[str | None]:
         """Return the titles of items 1 .. V; None where unknown."""
         return pl.read_parquet(self.folder / "items.parquet", columns=["title"])["title"].to_list()

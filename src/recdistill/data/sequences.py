@@ -207,6 +207,14 @@ class EvaluationCases:
         """Return the number of held-out events."""
         return len(self.position)
 
+    def some(self, count: int, rng: np.random.Generator) -> "EvaluationCases":
+        """Return ``count`` of the cases, uniform without replacement, in order; all, where there are no more."""
+        if count >= len(self):
+            return self
+        chosen = np.sort(rng.choice(len(self), count, replace=False))
+        arrays = (self.begin[chosen], self.position[chosen], self.end[chosen], self.users[chosen])
+        return EvaluationCases(self.items, *arrays)
+
     def targets(self, rows: np.ndarray) -> Int[torch.Tensor, " B"]:
         """Return the held-out item ids."""
         return torch.from_numpy(self.items[self.position[rows]].astype(np.int64))

@@ -161,7 +161,7 @@ def recommend(
 def _best_unseen(
     model: Recommender, cases: EvaluationCases, rows: np.ndarray, k: int, block: int
 ) -> Int[Tensor, "B k"]:
-    device = model.item_table.device
+    device = model.device
     users = user_vectors(model, cases, rows)
     seen_row, seen_item = (torch.from_numpy(part).to(device) for part in cases.seen(rows, future=False))
     best = users.new_full((len(rows), k), -math.inf)

@@ -350,7 +350,7 @@ def log_likelihoods(
     found = [torch.empty(0, dtype=torch.float64)]
     for start in range(0, len(cases), CASES_PER_BATCH):
         rows = np.arange(start, min(start + CASES_PER_BATCH, len(cases)))
-        users, targets = user_vectors(model, cases, rows), cases.targets(rows).to(model.item_table.device)
+        users, targets = user_vectors(model, cases, rows), cases.targets(rows).to(model.device)
         chosen, total = (users.new_full((len(rows),), -torch.inf, dtype=torch.float64) for _ in range(2))
         for first in range(1, model.num_items + 1, block):
             scores = model.score(users, slice(first, min(first + block, model.num_items + 1))).double()

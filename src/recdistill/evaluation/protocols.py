@@ -51,7 +51,7 @@ def full_ranks(
     Memory depends on the block and not on the catalogue. The target's score is read from the same product as its
     rivals', so that items with equal vectors tie exactly; with more than one block that costs a second pass.
     """
-    device = model.item_table.device
+    device = model.device
     users = user_vectors(model, cases, rows)
     targets = cases.targets(rows).to(device)
     seen_row, seen_item = (torch.from_numpy(part).to(device) for part in cases.seen(rows, future=False))
@@ -75,7 +75,7 @@ def full_ranks(
 
 def user_vectors(model: Recommender, cases: EvaluationCases, rows: np.ndarray) -> Float[Tensor, "B D"]:
     """Return what the model makes of each history before the held-out event."""
-    device = model.item_table.device
+    device = model.device
     items, lengths = cases.histories(rows, model.max_seq_len)
     return model.represent(items.to(device), lengths.to(device))
 
@@ -99,7 +99,7 @@ def draw_negatives(
 
 def uni100_ranks(model: Recommender, cases: EvaluationCases, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
     """Return ranks among 100 uniform items that the user never touched."""
-    device = model.item_table.device
+    device = model.device
     users = user_vectors(model, cases, rows)
     negatives = torch.from_numpy(draw_negatives(cases, rows, model.num_items, rng)).to(device)
     candidates = torch.cat([cases.targets(rows).to(device)[:, None], negatives], dim=1)  # (B, 101)
@@ -138,7 +138,7 @@ def evaluate(
         NumericalError: a score is NaN.
     """
     ranks_of = choose("--protocol", protocol, PROTOCOLS)
-    rng = Streams(seed).numpy("negatives")
+    rng, model = Streams(seed).numpy("negatives"), model.fixed()
     ranks = []
     for start in range(0, len(cases), CASES_PER_BATCH):
         rows = np.arange(start, min(start + CASES_PER_BATCH, len(cases)))

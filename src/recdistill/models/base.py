@@ -11,10 +11,12 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from recdistill.data.batches import Items, SequenceBatch
+from recdistill.data.text import Catalogue
 from recdistill.errors import OptionError
 from recdistill.models.layers import Randomness
 
@@ -27,6 +29,8 @@ class Recommender(nn.Module, ABC):
 
     name: ClassVar[str]
     trainable: ClassVar[bool] = True
+    reads_text: ClassVar[bool] = False
+    """Whether item vectors are made of the items' texts, so that the model needs a catalogue (:meth:`attach`)."""
     num_items: int
     max_seq_len: int
     config: dict[str, Any]
@@ -40,6 +44,27 @@ class Recommender(nn.Module, ABC):
             for name, parameter in signature.parameters.items()
             if parameter.default is not inspect.Parameter.empty
         }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def fresh(self, generator: torch.Generator) -> "Recommender":
+        """Return a model of the same kind with weights drawn anew, on the same device and in the same precision."""
+        return type(self)(**self.config, generator=generator).to(next(self.parameters()))
+
+    def attach(self, catalogue: Catalogue) -> "Recommender":
+        """Tell the model about the items that it ranks, and return it; models that know items by number ignore it."""
+        return self
+
+    def sampled(self, batch: SequenceBatch, generator: torch.Generator) -> SequenceBatch:
+        """Return the batch with what the model's loss draws for one training step: nothing, unless it says so."""
+        return batch
+
+    def fixed(self) -> "Recommender":
+        """Return a model that scores as this one does and computes no item vector twice; not for training."""
+        return self
 
     @property
     @abstractmethod
@@ -78,10 +103,14 @@ class Recommender(nn.Module, ABC):
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "B P D"]]:
         """Return the loss, and the hidden vectors from which the targets are predicted; twice differentiable.
 
-        The loss is the weighted mean cross-entropy of the targets, in nats.
+        The loss is the weighted mean cross-entropy of the targets, in nats; with negatives the binary one.
         """
         embedded = self.embed(batch.items)
-        if batch.targets is None:  # each input predicts its own row's next item, whose vector is known already
+        if batch.negatives is not None:
+            inputs = embedded if batch.targets is not None else embedded[:, :-1]
+            hidden = self.encode(inputs, batch.lengths, batch.positions, generator)
+            losses = self._binary_losses(batch, hidden)
+        elif batch.targets is None:  # each input predicts its own row's next item, whose vector is known already
             hidden = self.encode(embedded[:, :-1], batch.lengths, batch.positions, generator)
             targets = following(batch.positions, embedded)
             losses = batch.items.cross_entropy(hidden, self.item_table, targets, embedded)
@@ -89,6 +118,13 @@ class Recommender(nn.Module, ABC):
             hidden = self.encode(embedded, batch.lengths, batch.positions, generator)
             losses = batch.targets.cross_entropy(hidden, self.item_table, batch.positions)
         return weighted_mean(losses, batch.weights), hidden
+
+    def _binary_losses(self, batch: SequenceBatch, hidden: Float[Tensor, "B P D"]) -> Float[Tensor, "B P"]:
+        """Return ``-log sigmoid(<h, e>)`` of each target and ``-log(1 - sigmoid(<h, e>))`` of its negatives, summed."""
+        assert batch.negatives is not None
+        right = (hidden * self.item_table[batch.target_ids()]).sum(-1)
+        wrong = (hidden.unsqueeze(2) * self.item_table[batch.negatives]).sum(-1)  # (B, P, K)
+        return F.softplus(-right) + F.softplus(wrong).sum(-1)
 
     def loss(self, batch: SequenceBatch, generator: Randomness | None = None) -> Float[Tensor, ""]:
         """Return the weighted mean cross-entropy of the targets, in nats."""

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,6 +44,8 @@ class TrainingRecipe:
     """Validations without improvement before stopping; ``None`` trains to the end and keeps the last weights."""
     validate_every: int = 1
     """Validate after every so many epochs, at least 1."""
+    optimizer: str = "adam"
+    """``adam``, with the decay added to the gradient, or ``adamw``, with the decay decoupled from it."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -52,6 +55,17 @@ class TrainingRecipe:
         require_at_least(1, **{name: getattr(self, name) for name in counts})
         choose("objective", self.objective, dict.fromkeys(OBJECTIVES))
         choose("rows", self.rows, ROWS)
+        choose("optimizer", self.optimizer, dict.fromkeys(("adam", "adamw")))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON and for hashes.
+
+        The optimiser is left out where it is Adam: records that are older than the choice stay what they are.
+        """
+        values = asdict(self)
+        if self.optimizer == "adam":
+            del values["optimizer"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -95,7 +109,7 @@ def fit(
         model: trained in place; ends with the weights of the best validated epoch, or the last ones.
         data: real or distilled rows.
         recipe: how.
-        rng: streams ``order``, ``dropout`` and ``middle`` are used.
+        rng: streams ``order``, ``dropout``, ``middle`` and ``sampled`` are used.
         validate: returns the score to be maximised; without it the last weights are kept.
         record: called before training and after every epoch with its number, the model and its score.
         state: a file where the run is saved after every epoch and continued from; removed at the end.
@@ -110,7 +124,8 @@ def fit(
         if record is not None:
             record(0, model, None)
         return FitResult(steps=0, epochs=0, best_epoch=0, seconds=0.0)
-    run = RunState.start(model, recipe.learning_rate, recipe.weight_decay)
+    decoupled = recipe.optimizer == "adamw"
+    run = RunState.start(model, recipe.learning_rate, recipe.weight_decay, decoupled=decoupled)
     if state is not None:
         run.restore(state)
     total = most_epochs(len(data), recipe)
@@ -165,9 +180,10 @@ def _one_epoch(model: Recommender, data: TrainingData, recipe: TrainingRecipe, r
 def _one_step(
     model: Recommender, data: TrainingData, rows: Tensor, recipe: TrainingRecipe, rng: Streams, run: RunState
 ) -> Tensor:
-    device = model.item_table.device
+    device = model.device
     middle = generator_at(rng.integer("middle"), run.step)
-    batch = supervise(data.batch(rows), recipe.objective, middle).to(device)
+    batch = supervise(data.batch(rows), recipe.objective, middle)
+    batch = model.sampled(batch, generator_at(rng.integer("sampled"), run.step)).to(device)
     loss = model.loss(batch, generator_at(rng.integer("dropout"), run.step, device))
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()

@@ -26,15 +26,18 @@ class RunState:
     stopped: bool = False
     losses: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    notes: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
+    carried: dict[str, Tensor] = field(default_factory=dict)
     seconds_before: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
     @staticmethod
-    def start(model: nn.Module, learning_rate: float, weight_decay: float) -> "RunState":
-        """Return the state before the first step."""
+    def start(model: nn.Module, learning_rate: float, weight_decay: float, *, decoupled: bool = False) -> "RunState":
+        """Return the state before the first step of Adam; of AdamW, where the decay is decoupled."""
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        return RunState(model, torch.optim.Adam(trained, lr=learning_rate, weight_decay=weight_decay))
+        kind = torch.optim.AdamW if decoupled else torch.optim.Adam
+        return RunState(model, kind(trained, lr=learning_rate, weight_decay=weight_decay))
 
     @property
     def seconds(self) -> float:
@@ -70,6 +73,7 @@ class RunState:
         """Write everything to one file in one step."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        tensors |= {f"carried.{name}": value for name, value in self.carried.items()}
         for index, entry in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": torch.as_tensor(value) for name, value in entry.items()}
         numbers = {name: getattr(self, name) for name in _NUMBERS}
@@ -87,6 +91,7 @@ class RunState:
                 setattr(self, name, value)
         self.model.load_state_dict(_below("model.", tensors))
         self.best = _below("best.", tensors)
+        self.carried = _below("carried.", tensors)
         adam = _below("adam.", tensors)
         entries: dict[int, dict[str, Tensor]] = {}
         for key, value in adam.items():
@@ -95,7 +100,7 @@ class RunState:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": entries})
 
 
-_NUMBERS = ("epoch", "step", "best_epoch", "best_score", "waited", "stopped", "losses", "scores")
+_NUMBERS = ("epoch", "step", "best_epoch", "best_score", "waited", "stopped", "losses", "scores", "notes")
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -5,13 +5,15 @@ Distillers start students from it and take the best weights as their teacher. On
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from recdistill.data.sequences import TrainingData
+from recdistill.data.text import Catalogue
+from recdistill.models import MODELS
 from recdistill.models.base import Recommender
 from recdistill.progress import SILENT, Progress
 from recdistill.rng import Streams
@@ -30,20 +32,23 @@ class Trajectory:
     Args:
         folder: where it lies.
         header: the content of ``trajectory.json``.
+        catalogue: the items that its models rank; needed by models that read texts.
     """
 
     folder: Path
     header: dict[str, Any]
+    catalogue: Catalogue | None = None
 
     @staticmethod
-    def open(folder: Path) -> "Trajectory":
+    def open(folder: Path, catalogue: Catalogue | None = None) -> "Trajectory":
         """Return the trajectory in ``folder``.
 
         Raises:
             ArtifactError: there is none, or it is newer than this version reads.
         """
         what = "a teacher; recdistill distill trains one and keeps it in its cache"
-        return Trajectory(folder, read_header(folder / "trajectory.json", FORMAT, FORMAT_VERSION, what))
+        header = read_header(folder / "trajectory.json", FORMAT, FORMAT_VERSION, what)
+        return Trajectory(folder, header, catalogue)
 
     @property
     def num_epochs(self) -> int:
@@ -70,7 +75,18 @@ class Trajectory:
         """Return the model after ``epoch``; the best one, when ``None``."""
         model = build(self.header["model"], self.header["config"])
         load_weights(model, self.weights(self.best_epoch if epoch is None else epoch), self.folder)
-        return model
+        return model if self.catalogue is None else model.attach(self.catalogue)
+
+    def texts(self) -> list[str] | None:
+        """Return what the model reads of each item; ``None`` where it knows items by number."""
+        if self.catalogue is None or not MODELS[self.header["model"]].reads_text:
+            return None
+        config = self.header["config"]
+        return self.catalogue.texts(config["template"], config["missing_text"])
+
+    def best(self) -> Recommender:
+        """Return the best model for scoring and reading: every item vector stands in its table."""
+        return self.model().fixed()
 
 
 def epoch_file(epoch: int) -> str:
@@ -87,6 +103,7 @@ def record_trajectory(
     *,
     validate: Callable[[Recommender], float],
     about: dict[str, Any],
+    catalogue: Catalogue | None = None,
     progress: Progress = SILENT,
 ) -> Trajectory:
     """Train ``model`` and write its trajectory.
@@ -101,6 +118,7 @@ def record_trajectory(
         folder: where the finished trajectory goes.
         validate: the score that decides which epoch is best.
         about: JSON-serialisable facts that travel with it.
+        catalogue: what the model ranks, for those who open the trajectory.
         progress: told after every epoch.
     """
     working = folder.parent / f"{folder.name}.partial"
@@ -120,7 +138,7 @@ def record_trajectory(
             "format_version": FORMAT_VERSION,
             "model": model.name,
             "config": model.config,
-            "recipe": asdict(recipe),
+            "recipe": recipe.as_dict(),
             "seed": rng.seed,
             "epochs": result.epochs,
             "best_epoch": result.best_epoch,
@@ -134,4 +152,4 @@ def record_trajectory(
     for left in working.iterdir():
         left.unlink()
     working.rmdir()
-    return Trajectory.open(folder)
+    return Trajectory.open(folder, catalogue)
