@@ -64,7 +64,7 @@ class EL2N(UserSelector):
         users = usable_users(train)
         scores = np.zeros(train.histories.num_users)
         for epoch in self.epochs_of(teacher):
-            scores[users] += user_errors(teacher.model(epoch), train, users, self.length).numpy()
+            scores[users] += user_errors(teacher.model(epoch).fixed(), train, users, self.length).numpy()
         return top_users(users, scores, self.num_rows, rng.numpy("ties"))
 
     def epochs_of(self, teacher: Trajectory) -> range:

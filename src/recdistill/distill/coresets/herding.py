@@ -40,7 +40,7 @@ class Herding(UserSelector):
     def choose_users(self, train: Development, teacher: Trajectory, rng: Streams) -> Int[np.ndarray, " N"]:
         """Return the herd, in the order in which it was chosen."""
         users = usable_users(train)
-        points = user_vectors(teacher.model(), train, users)
+        points = user_vectors(teacher.best(), train, users)
         return users[herd(points, self.num_rows, rng.numpy("ties"))]
 
 

@@ -40,7 +40,7 @@ class KCenter(UserSelector):
     def choose_users(self, train: Development, teacher: Trajectory, rng: Streams) -> Int[np.ndarray, " N"]:
         """Return the centres, in the order in which they were found."""
         users = usable_users(train)
-        points = user_vectors(teacher.model(), train, users)
+        points = user_vectors(teacher.best(), train, users)
         return users[greedy_centers(points, self.num_rows, rng.numpy("ties"))]
 
 

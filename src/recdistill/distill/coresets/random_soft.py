@@ -67,7 +67,7 @@ def labelling_model(teacher: Trajectory) -> Recommender:
     Raises:
         OptionError: they need more than that, such as a bias for each item.
     """
-    model = teacher.model()
+    model = teacher.best()
     if model.item_width < model.item_table.shape[1]:
         raise OptionError(
             "--teacher-model",
