@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ class Teacher(Scored):
 
     def settings(self) -> dict[str, Any]:
         """Return model and training."""
-        return asdict(self.place.teacher_spec())
+        return self.place.teacher_spec().as_dict()
 
     def run(self, progress: Progress) -> None:
         """Train the teacher, unless its trajectory is there, and score it."""
@@ -241,7 +241,7 @@ class Student(Scored):
         """Return data, model and training."""
         data = None if self.plan is None else self.plan.settings()
         model = {"architecture": architecture(self.model), "model": self.place.dataset.config(self.model)}
-        return {"data": data, **model, "training": asdict(self.training)}
+        return {"data": data, **model, "training": self.training.as_dict()}
 
     def run(self, progress: Progress) -> None:
         """Train the student and score it."""

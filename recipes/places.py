@@ -8,7 +8,7 @@
 A length has its own teachers and full-data rows, because histories are cut to the length of the summary.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,7 @@ class PeerModel:
     def settings(self) -> dict[str, Any]:
         """Return model and training."""
         family = FAMILIES[self.family]
-        return {"model": family.model, "config": dict(family.config), "training": asdict(self.recipe)}
+        return {"model": family.model, "config": dict(family.config), "training": self.recipe.as_dict()}
 
     @property
     def recipe(self) -> TrainingRecipe:

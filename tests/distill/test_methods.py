@@ -40,6 +40,17 @@ TINY_BILEVEL: dict[str, Any] = {
 EXAMPLES: dict[str, dict[str, Any]] = {
     "td3": TINY_BILEVEL | {"num_rows": 4, "length": 6, "rank": 2},
     "farzi": TINY_BILEVEL | {"num_rows": 4, "length": 6, "latent_dim": 3},
+    "foster": {
+        "num_rows": 4,
+        "length": 6,
+        "rank": 2,
+        "epochs": 1,
+        "steps_per_epoch": 2,
+        "outer_batch_size": 8,
+        "num_candidates": 7,
+        "inner_steps": 2,
+        "judge_steps": 5,
+    },
     "refined": {
         "num_rows": 4,
         "length": 6,
@@ -61,16 +72,20 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "k_center": {"num_rows": 4, "length": 6},
     "herding": {"num_rows": 4, "length": 6},
     "el2n": {"num_rows": 4, "length": 6, "epochs": (1, 2)},
+    "dealrec": {"num_rows": 4, "length": 6, "depth": 20},
+    "goracs": {"num_rows": 4, "length": 6, "iterations": 3},
     "popularity": {},
     "untrained": {},
 }
-SOFT = ("td3", "farzi")
+SOFT = ("td3", "farzi", "foster")
 LEARNT = (*SOFT, "refined")
 NOTHING_TO_CHOOSE = {"refined": {"labels": "teacher"}}
 """Options without which a method of one epoch chooses on validation events: here the weights of a mixture of models."""
-DRAWN = (*LEARNT, "random", "random_soft")
+DRAWN = (*LEARNT, "random", "random_soft", "dealrec")
 
 every = pytest.mark.parametrize("method", sorted(DISTILLERS))
+# the first use of forward mode in a process compiles some of its formulas with a part of torch that torch deprecates
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 with_rows = pytest.mark.parametrize("method", sorted(name for name in DISTILLERS if EXAMPLES[name]))
 
 

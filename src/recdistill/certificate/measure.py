@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import fmean
 
@@ -158,7 +158,7 @@ def _setting(made: _Finished) -> Setting:
         items=exam.items,
         seeds=tuple(range(exam.seeds)),
         max_seq_len=exam.length,
-        recipe=asdict(exam.recipe),
+        recipe=exam.recipe.as_dict(),
         threads=first["threads"],
     )
 

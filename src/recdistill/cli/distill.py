@@ -71,8 +71,9 @@ def distill(
     out
         Folder to write.
     method
-        Learnt: td3, farzi, refined. Selected users: k_center, herding, el2n, longest, most_recent. Controls: random,
-        random_soft, popularity, untrained.
+        Learnt: td3, farzi, refined, foster. Selected users: k_center, herding, el2n, dealrec, goracs, longest,
+        most_recent. Controls: random, random_soft, popularity, untrained. For a teacher that reads the texts of items
+        (--teacher-model text --teacher-option encoder=FOLDER): foster, and all that select.
     budget
         Sequences and items per sequence, such as 30x50; the method's default when left out.
     option
@@ -143,7 +144,7 @@ def plan_of(
         ArtifactError: it is no plan, or one of other settings; names the first that differs.
     """
     if teachers.teacher is not None:
-        teacher = settings_of_teacher(given_teacher(teachers.teacher, train))
+        teacher = settings_of_teacher(given_teacher(teachers.teacher, train, cache_folder(teachers.cache)))
     else:
         teacher = settings_of_spec(spec, teachers.seed(seed))
     settings = settings_of(train.hash, distiller, teacher, seed=seed, device=device, compile=compile)

@@ -3,7 +3,7 @@
 import os
 import platform
 import shutil
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ def doctor(*, json: Flag = False) -> int:
         "memory GB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "C++ compiler, for --compile": cpp_compiler(),
+        "transformers, for --model text": installed("transformers"),
+        "peft, for lora_rank": installed("peft"),
+        "POT, for --method goracs": installed("pot"),
         "cache": str(cache),
         "free disk GB": round(shutil.disk_usage(_existing(cache)).free / 1e9, 1),
     } | {f"version of {name}": version(name) for name in NEEDED}
@@ -53,6 +56,14 @@ def doctor(*, json: Flag = False) -> int:
     return 0 if all(checks.values()) else 1
 
 
+def installed(package: str) -> str | None:
+    """Return the version of an optional package, or ``None`` where it is not there."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def cpp_compiler() -> str | None:
     """Return the path of the compiler that torch would use."""
     names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++", "c++"]
@@ -64,8 +75,8 @@ def _existing(path: Path) -> Path:
 
 
 def trainable_models() -> list[str]:
-    """Return the names of the models that a distiller can train."""
-    return [name for name, model in MODELS.items() if model.trainable]
+    """Return the names of the models that a distiller can train without anything that lies outside of them."""
+    return [name for name, model in MODELS.items() if model.trainable and not model.reads_text]
 
 
 def has_double_backward(name: str) -> bool:

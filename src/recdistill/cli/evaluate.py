@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recdistill.cli.bars import progress_bars
-from recdistill.cli.folders import require_kind
+from recdistill.cli.folders import cache_folder, require_kind
 from recdistill.cli.materials import require_same_data
 from recdistill.cli.messages import print_json, print_table
 from recdistill.cli.options import Flag, Seed
 from recdistill.data.development import histories_of
 from recdistill.data.prepared import PreparedDataset
 from recdistill.data.sequences import evaluation_cases
+from recdistill.data.text import Catalogue
 from recdistill.errors import InputError, choose
 from recdistill.evaluation.metrics import CUTOFFS, METRICS
 from recdistill.evaluation.protocols import PROTOCOLS
@@ -41,7 +42,7 @@ def evaluate(
     model
         Folder written by recdistill train.
     prepared
-        The prepared dataset that its data was made from.
+        The prepared dataset that its data was made from; any, for a model that reads texts.
     protocol
         full (all items) or uni100 (100 sampled items; for comparison with papers that use it).
     part
@@ -57,7 +58,10 @@ def evaluate(
     require_kind("PREPARED", prepared, "prepared dataset")
     trained, about = load_model(model)
     dataset = PreparedDataset.open(prepared)
-    require_same_data(prepared, dataset.hash, about.get("data_hash"))
+    if trained.reads_text:  # it knows no item by number, and may meet others than those it was trained on
+        trained.attach(Catalogue(dataset.items(), cache_folder(None)))
+    else:
+        require_same_data(prepared, dataset.hash, about.get("data_hash"))
     cases = evaluation_cases(histories_of(dataset), where)
     if len(cases) == 0:
         raise InputError(f"{prepared}: has no {part} events to score; prepare it with another --split")

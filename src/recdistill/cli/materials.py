@@ -7,11 +7,12 @@ from typing import Any, get_args
 
 from torch import Tensor
 
-from recdistill.cli.folders import require_kind
+from recdistill.cli.folders import cache_folder, require_kind
 from recdistill.data.development import development_of, histories_of
 from recdistill.data.distilled import DistilledDataset, is_distilled
 from recdistill.data.prepared import PreparedDataset
 from recdistill.data.sequences import EvaluationCases, TrainingData, evaluation_cases, training_rows
+from recdistill.data.text import Catalogue
 from recdistill.errors import ArtifactError, OptionError, choose
 from recdistill.models import MODELS
 from recdistill.study.students import ItemTable
@@ -38,10 +39,31 @@ class Material:
     item_factor: Tensor | None = None
     teacher: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the teacher's model."""
+    catalogue: Catalogue | None = None
+    """The items, with their texts or attributes; ``None`` where distilled rows carry none."""
 
     def shape_for(self, model: str) -> dict[str, Any]:
         """Return the arguments of the teacher that ``model`` takes too, so that the given item table fits."""
-        return {name: value for name, value in self.teacher.items() if name in MODELS[model].options()}
+        shape = {name: value for name, value in self.teacher.items() if name in MODELS[model].options()}
+        if "body_options" in self.teacher and not MODELS[model].reads_text:  # a teacher that reads texts
+            shape = dict(self.teacher["body_options"]) if self.teacher["body"] == model else {}
+            if self.item_factor is not None:
+                shape["embedding_dim"] = self.item_factor.shape[1]
+        return shape
+
+    def require_texts(self, model: str) -> None:
+        """Raise when a model reads texts and there are none.
+
+        Raises:
+            OptionError: naming the model.
+        """
+        if MODELS[model].reads_text and self.catalogue is None:
+            raise OptionError(
+                "--model",
+                model,
+                fix="reads texts of items, and this distilled dataset has none, for its teacher read none; distill "
+                "with --teacher-model text",
+            )
 
     def recipe_defaults(self) -> dict[str, Any]:
         """Return what differs from the recipe's own defaults: nothing stops a training without validation events."""
@@ -82,6 +104,7 @@ def distilled_material(dataset: DistilledDataset, valid: Path | None, max_seq_le
         made_by=manifest.method,
         item_factor=dataset.item_factor,
         teacher=teacher,
+        catalogue=dataset.catalogue(cache_folder(None)),
     )
 
 
@@ -96,6 +119,7 @@ def prepared_material(dataset: PreparedDataset, valid: Path | None, max_seq_len:
         name=dataset.name,
         hash=dataset.hash,
         content=dataset.hash,
+        catalogue=Catalogue(dataset.items(), cache_folder(None)),
     )
 
 

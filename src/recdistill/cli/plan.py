@@ -126,7 +126,8 @@ def plan(
     if save is not None:
         check_file(save, overwrite=overwrite)
     if teachers.teacher is not None:
-        given_teacher(teachers.teacher, development_of(PreparedDataset.open(prepared, verify=False)))
+        given = development_of(PreparedDataset.open(prepared, verify=False))
+        given_teacher(teachers.teacher, given, cache_folder(teachers.cache))
     asked = Asked(
         prepared=prepared,
         distiller=distiller,

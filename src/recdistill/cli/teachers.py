@@ -9,6 +9,7 @@ from recdistill.cli.bars import called
 from recdistill.cli.folders import cache_folder, require_kind
 from recdistill.cli.options import Count, Pairs, Seed, make_record, model_arguments, parse_pairs, under
 from recdistill.data.development import Development
+from recdistill.data.text import Catalogue
 from recdistill.distill.teacher import TeacherSpec, teach, teacher_folder
 from recdistill.errors import ArtifactError, OptionError, choose
 from recdistill.models import MODELS
@@ -76,7 +77,7 @@ class TeacherOptions:
     def find(self, train: Development, spec: TeacherSpec, *, seed: int, progress: Progress) -> Trajectory:
         """Return the given teacher, or the one of ``spec``, trained now if need be."""
         if self.teacher is not None:
-            return given_teacher(self.teacher, train)
+            return given_teacher(self.teacher, train, cache_folder(self.cache))
         with under("--teacher-option", MODELS[spec.model].options()):
             return teach(
                 train,
@@ -87,13 +88,13 @@ class TeacherOptions:
             )
 
 
-def given_teacher(folder: Path, train: Development) -> Trajectory:
-    """Return the teacher in ``folder``.
+def given_teacher(folder: Path, train: Development, cache: Path) -> Trajectory:
+    """Return the teacher in ``folder``; what it reads of the items' texts is kept in ``cache``.
 
     Raises:
         ArtifactError: there is none, or it was trained on other data.
     """
-    found = Trajectory.open(folder)
+    found = Trajectory.open(folder, Catalogue(train.items, cache))
     about = found.header["about"]
     if about.get("hash") != train.hash:
         raise ArtifactError(

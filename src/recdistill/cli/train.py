@@ -1,6 +1,5 @@
 """recdistill train."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,8 @@ def train(
     out
         Folder to write the model to.
     model
-        sasrec, gru4rec, narm, bert4rec or popularity.
+        sasrec, gru4rec, narm, bert4rec, popularity, or text: a language model over what items say of themselves, with
+        --option encoder=FOLDER.
     items
         Item table of the model when DATA is distilled: random (learnt from its rows alone), given (starts from the
         item factor in DATA) or frozen (that factor, not trained).
@@ -92,6 +92,7 @@ def train(
     check_out(out, "model", overwrite=overwrite)
     material = material_of(data, valid, max_seq_len=max_seq_len, rows=how.rows)
     refuse_items(items, model, material)
+    material.require_texts(model)
     spec = StudentSpec(
         model=model,
         config=material.shape_for(model) | arguments,
@@ -107,6 +108,7 @@ def train(
             num_items=material.num_items,
             seed=seed,
             item_factor=material.item_factor,
+            catalogue=material.catalogue,
             valid=material.valid,
             state=state,
             progress=progress,
@@ -124,7 +126,7 @@ def training_facts(spec: StudentSpec, result: FitResult, seed: int) -> dict[str,
     """Return how a model was trained, as it is written beside its weights."""
     return {
         "items": spec.items,
-        "recipe": asdict(spec.recipe),
+        "recipe": spec.recipe.as_dict(),
         "seed": seed,
         "steps": result.steps,
         "epochs": result.epochs,

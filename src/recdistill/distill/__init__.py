@@ -2,7 +2,9 @@
 
 from recdistill.distill.base import Distiller
 from recdistill.distill.coresets.counts import PopularityCounts
+from recdistill.distill.coresets.dealrec import DEALRec
 from recdistill.distill.coresets.el2n import EL2N
+from recdistill.distill.coresets.goracs import GORACS
 from recdistill.distill.coresets.herding import Herding
 from recdistill.distill.coresets.k_center import KCenter
 from recdistill.distill.coresets.longest import Longest
@@ -11,6 +13,7 @@ from recdistill.distill.coresets.random import Random
 from recdistill.distill.coresets.random_soft import RandomSoft
 from recdistill.distill.coresets.untrained import Untrained
 from recdistill.distill.farzi import Farzi
+from recdistill.distill.foster import FOSTER
 from recdistill.distill.refined import Refined
 from recdistill.distill.td3 import TD3
 
@@ -19,6 +22,7 @@ DISTILLERS: dict[str, type[Distiller]] = {
     for method in (
         TD3,
         Farzi,
+        FOSTER,
         Refined,
         Random,
         RandomSoft,
@@ -27,6 +31,8 @@ DISTILLERS: dict[str, type[Distiller]] = {
         KCenter,
         Herding,
         EL2N,
+        DEALRec,
+        GORACS,
         PopularityCounts,
         Untrained,
     )

@@ -13,6 +13,7 @@ from recdistill.bilevel.unroll import MODES, Unroll
 from recdistill.data.development import Development
 from recdistill.data.rows import Rows
 from recdistill.errors import OptionError, choose, require_at_least
+from recdistill.models import MODELS
 from recdistill.progress import SILENT, Progress
 from recdistill.rng import Streams
 from recdistill.training.trajectory import Trajectory
@@ -197,7 +198,23 @@ def check_reads(num_rows: int, length: int, inputs: int, teacher: Trajectory) ->
         )
 
 
+def check_item_table(teacher: Trajectory) -> None:
+    """Raise when a teacher has no item table, for methods that differentiate in one.
+
+    Raises:
+        OptionError: it makes item vectors of texts.
+    """
+    name = teacher.header["model"]
+    if MODELS[name].reads_text:
+        raise OptionError(
+            "--teacher-model",
+            name,
+            fix="has no item table to differentiate in; use --method foster, with --option gradient=unroll for a "
+            "gradient through training",
+        )
+
+
 def item_factor_of(teacher: Trajectory) -> Tensor:
     """Return the best teacher's item vectors without the row of padding, (V, D)."""
-    model = teacher.model()
+    model = teacher.best()
     return model.item_table.detach()[1:, : model.item_width].clone()

@@ -21,7 +21,15 @@ from recdistill.bilevel.unroll import MetaResult, Unroll, random_unroll
 from recdistill.data.batches import OBJECTIVES, SequenceBatch, supervise
 from recdistill.data.development import Development
 from recdistill.data.sequences import SequenceRows, evaluation_cases, training_rows
-from recdistill.distill.base import RunContext, Summary, check_budget, check_reads, check_room, item_factor_of
+from recdistill.distill.base import (
+    RunContext,
+    Summary,
+    check_budget,
+    check_item_table,
+    check_reads,
+    check_room,
+    item_factor_of,
+)
 from recdistill.distill.outer_loop import Learnt, OuterLoop
 from recdistill.distill.soft_items import SoftReader
 from recdistill.distill.student_losses import InnerSteps, RealBatch, RealLoss, SyntheticLoss, rows_per_part
@@ -185,6 +193,7 @@ class BilevelSequences(ABC):
             OptionError: the budget or an option does not fit the data, the teacher or the engine.
         """
         self.check(train)
+        check_item_table(teacher)
         check_reads(self.num_rows, self.length, self.length - 1, teacher)
         return SequenceTask.prepare(self, train, teacher, rng, context)
 
@@ -367,7 +376,7 @@ class SequenceTask:
     def judge(self, epoch: int) -> float:
         """Return the validation score of a fresh student trained on the current rows."""
         settings, rng = self.settings, self.rng.child(f"judge {epoch}")
-        student = type(self.model)(**self.model.config, generator=rng.torch("init"))
+        student = self.model.fresh(rng.torch("init"))
         if settings.judge_items == "given":
             student.load_item_table(self.item_factor, freeze=False)
         fit(student, self.synthetic.frozen_rows(), settings.student_recipe(), rng)

@@ -52,7 +52,7 @@ class LabelledLoss:
 
     @cached_property
     def _parts(self) -> list[Tensors]:
-        device, weights = self.model.item_table.device, mask_of(self.rows.lengths, self.rows.length).float()
+        device, weights = self.model.device, mask_of(self.rows.lengths, self.rows.length).float()
         parts = zip(
             *(values.to(device).split(list(self.sizes)) for values in (self.rows.item_ids, self.rows.lengths, weights)),
             strict=True,

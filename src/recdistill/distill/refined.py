@@ -314,7 +314,7 @@ class RefineTask:
         draw = generator_at(rng.integer("recipe"), epoch)
         rate = _one_of(settings.inner_learning_rates, draw)
         size = min(_one_of(settings.inner_batch_sizes, draw), len(self.synthetic.rows))
-        made = type(model)(**model.config, generator=generator_at(rng.integer("init"), epoch)).to(model.item_table)
+        made = model.fresh(generator_at(rng.integer("init"), epoch))
         return _Held(Student.of(dict(made.named_parameters())), self.way(turn, rate, size))
 
     def way(self, turn: int, learning_rate: float, batch_size: int) -> _Way:

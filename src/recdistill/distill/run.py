@@ -5,8 +5,11 @@ import sys
 import time
 from dataclasses import asdict
 
+import polars as pl
+
 from recdistill.data.development import Development
 from recdistill.data.distilled import DistilledDataset, Manifest, Source, current_versions
+from recdistill.data.text import TEXT
 from recdistill.distill.base import Distiller, RunContext
 from recdistill.rng import Streams
 from recdistill.training.trajectory import Trajectory
@@ -61,7 +64,10 @@ def distill(
         versions=current_versions(),
         trace=list(summary.trace),
     )
-    return DistilledDataset(summary.rows, summary.item_factor, train.items, manifest)
+    texts, items = teacher.texts(), train.items
+    if texts is not None:
+        items = items.with_columns(pl.Series(TEXT, texts))
+    return DistilledDataset(summary.rows, summary.item_factor, items, manifest)
 
 
 def peak_megabytes() -> float:

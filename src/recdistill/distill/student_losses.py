@@ -113,7 +113,7 @@ class InnerSteps:
         """Return the loss of a step."""
         passed = 0 if self.plain is None or step < self.plain else self.plain
         turn = (step - passed) % len(self.loss.reads)
-        device = self.loss.model.item_table.device
+        device = self.loss.model.device
         middle = generator_at(self.middle_seed + learner, step)
         dropout = generator_at(self.dropout_seed + learner, step, device)
         drawn = self.loss.draw(turn, middle, dropout)

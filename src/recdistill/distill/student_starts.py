@@ -1,6 +1,7 @@
 """Where the students of bi-level methods start."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
@@ -67,9 +68,14 @@ class StudentStarts:
         return epochs
 
     def _recorded(self, epoch: int) -> Student:
-        device = self.model.item_table.device
-        return Student.of({name: value.to(device) for name, value in self.teacher.weights(epoch).items()})
+        device = self.model.device
+        weights = self.teacher.weights(epoch)
+        return Student.of({name: weights[name].to(device) for name in self._trained})
 
     def _random(self, generator: torch.Generator) -> Student:
-        fresh = type(self.model)(**self.model.config, generator=generator).to(self.model.item_table)
-        return Student.of(dict(fresh.state_dict()))
+        fresh = dict(self.model.fresh(generator).named_parameters())
+        return Student.of({name: fresh[name] for name in self._trained})
+
+    @cached_property
+    def _trained(self) -> tuple[str, ...]:
+        return tuple(name for name, value in self.model.named_parameters() if value.requires_grad)

@@ -7,6 +7,7 @@ from typing import Any
 
 from recdistill.data.development import Development
 from recdistill.data.sequences import evaluation_cases, training_rows
+from recdistill.data.text import Catalogue
 from recdistill.errors import OptionError, choose
 from recdistill.evaluation.metrics import METRIC_NAMES
 from recdistill.evaluation.protocols import evaluate
@@ -34,6 +35,10 @@ class TeacherSpec:
     monitor: str = "NDCG@10"
     """Metric on the validation part, in full ranking, that decides which epoch is best."""
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON and for hashes."""
+        return asdict(self) | {"recipe": self.recipe.as_dict()}
+
 
 def teach(train: Development, spec: TeacherSpec, seed: int, cache: Path, *, progress: Progress = SILENT) -> Trajectory:
     """Return the trajectory of the teacher, from ``cache`` where the same one was trained before.
@@ -49,8 +54,9 @@ def teach(train: Development, spec: TeacherSpec, seed: int, cache: Path, *, prog
     rng = Streams(seed).child("teacher")
     model = make_model(spec.model, train.num_items, spec.max_seq_len, spec.config, rng)
     about, folder = about_data(train, spec), _folder(train, spec, model, seed, cache)
+    catalogue = Catalogue(train.items, cache)
     if (folder / "trajectory.json").exists():
-        return Trajectory.open(folder)
+        return Trajectory.open(folder, catalogue)
     if not model.trainable:
         raise OptionError("--teacher-model", spec.model, fix="has nothing to train; choose a trainable model")
     cases = evaluation_cases(train.histories, "valid")
@@ -61,7 +67,17 @@ def teach(train: Development, spec: TeacherSpec, seed: int, cache: Path, *, prog
         return evaluate(current, cases).metrics()[spec.monitor]
 
     rows = training_rows(train.histories, spec.max_seq_len, spec.recipe.rows)
-    return record_trajectory(model, rows, spec.recipe, rng, folder, validate=validate, about=about, progress=progress)
+    return record_trajectory(
+        model.attach(catalogue),
+        rows,
+        spec.recipe,
+        rng,
+        folder,
+        validate=validate,
+        about=about,
+        catalogue=catalogue,
+        progress=progress,
+    )
 
 
 def about_data(train: Development, spec: TeacherSpec) -> dict[str, Any]:
@@ -80,12 +96,25 @@ def teacher_folder(train: Development, spec: TeacherSpec, seed: int, cache: Path
 
 
 def _folder(train: Development, spec: TeacherSpec, model: Recommender, seed: int, cache: Path) -> Path:
-    parts = (about_data(train, spec), model.name, model.config, asdict(spec.recipe), seed)
+    parts = (about_data(train, spec), model.name, model.config, spec.recipe.as_dict(), seed)
     return cache / f"teacher-{sha256_of(*parts)[:16]}"
 
 
-def make_model(name: str, num_items: int, max_seq_len: int, config: Mapping[str, Any], rng: Streams) -> Recommender:
+def make_model(
+    name: str,
+    num_items: int,
+    max_seq_len: int,
+    config: Mapping[str, Any],
+    rng: Streams,
+    catalogue: Catalogue | None = None,
+) -> Recommender:
     """Return a new model with weights drawn from the stream ``init``.
+
+    Args:
+        name: in ``MODELS``.
+        num_items, max_seq_len, config: arguments of the model.
+        rng: streams of its training.
+        catalogue: the items, for models that read their texts.
 
     Raises:
         OptionError: the model is not known, or does not take an argument in ``config``.
@@ -94,4 +123,5 @@ def make_model(name: str, num_items: int, max_seq_len: int, config: Mapping[str,
     known = model_class.options()
     for option in config:
         choose(f"argument of {name}", option, known)
-    return model_class(num_items, max_seq_len, **config, generator=rng.torch("init"))
+    model = model_class(num_items, max_seq_len, **config, generator=rng.torch("init"))
+    return model if catalogue is None else model.attach(catalogue)

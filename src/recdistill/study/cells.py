@@ -19,6 +19,7 @@ from recdistill.data.distilled import DistilledDataset, current_versions, is_dis
 from recdistill.data.prepared import PreparedDataset
 from recdistill.data.rows import compact_ids
 from recdistill.data.sequences import EvaluationCases, Histories, TrainingData, evaluation_cases, training_rows
+from recdistill.data.text import Catalogue
 from recdistill.distill.run import peak_megabytes
 from recdistill.errors import ArtifactError, choose
 from recdistill.evaluation.long_tail import Exposure, exposure, recommend
@@ -147,7 +148,7 @@ class Cell:
             "config": self.model.settings(),
             "items": self.items,
             "seed": self.seed,
-            "recipe": asdict(self.recipe),
+            "recipe": self.recipe.as_dict(),
             "max_seq_len": self.max_seq_len,
         }
 
@@ -182,10 +183,12 @@ class Cell:
             num_items=prepared.num_items,
             seed=self.seed,
             item_factor=factor,
+            catalogue=Catalogue(prepared.items(), self.folder / "texts"),
             valid=evaluation_cases(development_of(prepared).histories, "valid"),
             state=None if is_distilled(self.data.folder) else self.path.with_suffix(".state"),
             progress=progress,
         )
+        model = model.fixed()
         cost = {"seconds": round(result.seconds, 3), "start_mb": start, "peak_mb": peak_megabytes()}
         cases = evaluation_cases(histories, "test")
         about = {

@@ -156,7 +156,7 @@ def settings_of(
 def teacher_settings(spec: TeacherSpec, seed: int) -> dict[str, Any]:
     """Return what decides a teacher that is to be trained."""
     config = MODELS[spec.model].options() | dict(spec.config)
-    return _teacher(spec.model, config, asdict(spec.recipe), spec.max_seq_len, seed)
+    return _teacher(spec.model, config, spec.recipe.as_dict(), spec.max_seq_len, seed)
 
 
 def settings_of_teacher(teacher: Trajectory) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from recdistill.data.development import Development, development_of
 from recdistill.data.prepared import PreparedDataset
 from recdistill.data.rows import KINDS, Rows
 from recdistill.data.sequences import EvaluationCases, TrainingData, evaluation_cases, training_rows
+from recdistill.data.text import Catalogue
 from recdistill.distill.base import Summary
 from recdistill.distill.run import peak_megabytes
 from recdistill.distill.teacher import make_model
@@ -144,7 +145,8 @@ class TrainingProbe(Probe):
         if len(rows) == 0 or not MODELS[spec.model].trainable:
             return {"rows": len(rows), "steps_per_epoch": 0, "most_epochs": 0, "ended": True, "epochs": 0, "run_s": 0.0}
         rng = Streams(self.seed).child(self.stream)
-        model = make_model(spec.model, train.num_items, spec.max_seq_len, spec.config, rng)
+        catalogue = Catalogue(train.items, self.folder)
+        model = make_model(spec.model, train.num_items, spec.max_seq_len, spec.config, rng, catalogue)
         if factor is not None and spec.items != "random":
             model.load_item_table(factor, freeze=spec.items == "frozen")
         cases = evaluation_cases(train.histories, "valid")

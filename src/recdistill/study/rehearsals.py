@@ -17,6 +17,7 @@ import torch
 
 from recdistill.data.development import Development
 from recdistill.data.sequences import training_rows
+from recdistill.data.text import Catalogue
 from recdistill.distill.base import Distiller, Engine, RunContext, Summary
 from recdistill.distill.outer_loop import Learnt
 from recdistill.distill.rehearsal import Rehearsable, RehearsedTask, TrainsOthers
@@ -47,7 +48,8 @@ class DistillProbe(Probe):
     def measure(self) -> dict[str, Any]:
         """Return the figures; leave the rows for the student's probe."""
         train, cache = self.open(), self.folder / "cache"
-        teacher = Trajectory.open(self.given or stand_in(train, self.teacher, self.teacher_seed, cache))
+        folder = self.given or stand_in(train, self.teacher, self.teacher_seed, cache)
+        teacher = Trajectory.open(folder, Catalogue(train.items, cache))
         if isinstance(self.distiller, TrainsOthers):
             for spec in self.distiller.others(int(teacher.header["config"]["max_seq_len"])):
                 stand_in(train, spec, self.seed, cache)
@@ -162,7 +164,8 @@ def stand_in(train: Development, spec: TeacherSpec, seed: int, cache: Path) -> P
     """
     folder = teacher_folder(train, spec, seed, cache)
     rng = Streams(seed).child("teacher")
-    model = make_model(spec.model, train.num_items, spec.max_seq_len, spec.config, rng)
+    catalogue = Catalogue(train.items, cache)
+    model = make_model(spec.model, train.num_items, spec.max_seq_len, spec.config, rng, catalogue)
     rows = training_rows(train.histories, spec.max_seq_len, spec.recipe.rows)
     recipe = replace(spec.recipe, epochs=1, max_steps=1, patience=None)
     about = about_data(train, spec)

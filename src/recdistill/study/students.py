@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recdistill.data.sequences import EvaluationCases, TrainingData
+from recdistill.data.text import Catalogue
 from recdistill.distill.teacher import make_model
 from recdistill.errors import OptionError, choose
 from recdistill.evaluation.protocols import evaluate
@@ -52,6 +53,7 @@ def train_student(
     num_items: int,
     seed: int,
     item_factor: Float[Tensor, "V D"] | None = None,
+    catalogue: Catalogue | None = None,
     valid: EvaluationCases | None = None,
     state: Path | None = None,
     progress: Progress = SILENT,
@@ -64,6 +66,7 @@ def train_student(
         num_items: size of the catalogue, V.
         seed: of weights, order and dropout.
         item_factor: needed for ``items`` other than ``random``.
+        catalogue: the items, needed by models that read texts.
         valid: held-out events for early stopping by NDCG@10 in full ranking; without them the model is trained to the
             last epoch of the recipe.
         state: file for the state of an unfinished run.
@@ -74,7 +77,7 @@ def train_student(
         NumericalError: training diverged.
     """
     rng = Streams(seed).child("student")
-    model = make_model(spec.model, num_items, spec.max_seq_len, spec.config, rng)
+    model = make_model(spec.model, num_items, spec.max_seq_len, spec.config, rng, catalogue)
     if spec.items != "random" and model.trainable:
         if item_factor is None:
             raise OptionError("--items", spec.items, fix="needs an item factor, and this data has none; use random")
