@@ -133,5 +133,3 @@ def test_what_makes_no_sense_is_refused() -> None:
         Places.draw(5, 3, 1, 5, at())
     with pytest.raises(OptionError, match="regulariser"):
         DistributionalLoss(teacher_of(), "push")
-    with pytest.raises(OptionError, match="pairs: 0 must be 1 or more"):
-        DistributionalLoss(teacher_of(), pairs=0)

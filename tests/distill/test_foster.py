@@ -21,6 +21,7 @@ from recdistill.data.batches import SoftItems, supervise
 from recdistill.data.development import Development
 from recdistill.data.distilled import DistilledDataset
 from recdistill.data.rows import TuckerRows, soft_batch
+from recdistill.data.sequences import evaluation_cases
 from recdistill.data.text import Catalogue
 from recdistill.distill import DISTILLERS
 from recdistill.distill.base import RunContext, Summary
@@ -139,7 +140,7 @@ class Slow:
         items = TuckerRows(**self.factors, item_factor=task.synthetic.item_factor).items()
         chosen = self.candidates(turn)
         places = Places.draw(16, 4, 6, len(chosen), generator_at(task.rng.integer("pairs"), self.step))
-        loss = DistributionalLoss(task.teacher, "align", 16)(items.subset(chosen), places)
+        loss = DistributionalLoss(task.teacher, "align")(items.subset(chosen), places)
         return value + task.settings.regulariser_weight * loss
 
     def gradients(self, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,12 +214,8 @@ def test_the_divergence_over_all_items_is_that_of_td3(train: Development, teache
     task = task_of(replace(TINY, items="all"), train, teacher)
     rows = task.synthetic.frozen_rows()
     batch = soft_batch(rows.items(), 4, 6)
-    inner = task.estimator
-    assert inner is not None
-    from recdistill.distill.foster import _SyntheticLoss
-
     student, factors = student_of(task), {name: value.detach() for name, value in task.synthetic.named_parameters()}
-    found = _SyntheticLoss(task, 0)(student.params, factors, 0)
+    found = task.inner_loss(0)(student.params, factors, 0)
     torch.testing.assert_close(found, task.model.loss(supervise(batch, "all")))
 
 
@@ -440,8 +437,6 @@ def test_the_artifact_trains_a_model_for_items_it_has_never_seen(
     more = described(NUM_ITEMS + 4)
     model.attach(Catalogue(more))
     histories = histories_of_lists([[1, 2, 3], [4, 21, 22]], [[21], [23]], [[24], [5]])
-    from recdistill.data.sequences import evaluation_cases
-
     scores = evaluate(model, evaluation_cases(histories, "test"))
     assert scores.ranks.min() >= 1
     assert scores.ranks.max() <= NUM_ITEMS + 4

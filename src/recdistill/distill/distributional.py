@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recdistill.data.batches import SoftItems
-from recdistill.errors import OptionError, choose, require_at_least
+from recdistill.errors import OptionError, choose
 from recdistill.models.base import Recommender
 
 FORMS = {
@@ -71,7 +71,6 @@ class DistributionalLoss:
     Args:
         teacher: fixed, with the vectors of all items in its table.
         form: one of :data:`FORMS`.
-        pairs: drawn for each step, at least 1.
 
     Reference: FOSTER, arXiv 2605.30772, equations 8 to 10.
 
@@ -80,12 +79,10 @@ class DistributionalLoss:
 
     teacher: Recommender
     form: str = "align"
-    pairs: int = 256
 
     def __post_init__(self) -> None:
         """Check every field."""
         choose("regulariser", self.form, FORMS)
-        require_at_least(1, pairs=self.pairs)
 
     def __call__(self, items: SoftItems, places: Places) -> Float[Tensor, ""]:
         """Return the loss of synthetic rows over candidates, differentiable in their queries."""

@@ -7,25 +7,23 @@ compares, and moves both so that the student comes nearer to real data while it 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import functional_call
 
 from recdistill.bilevel.first_order import BARRIERS, BOME
 from recdistill.bilevel.optimizer import AdamW, Student, Tensors
 from recdistill.bilevel.unroll import MetaResult, Unroll, random_unroll
-from recdistill.data.batches import OBJECTIVES, SequenceBatch, SoftItems, supervise
+from recdistill.data.batches import OBJECTIVES, SequenceBatch
 from recdistill.data.development import Development
-from recdistill.data.rows import TuckerRows, soft_batch
 from recdistill.data.sequences import SequenceRows, evaluation_cases, training_rows
 from recdistill.distill.base import RunContext, Summary, check_budget, check_reads, check_room, item_factor_of
 from recdistill.distill.candidates import ITEMS, STEPS, CandidateItems
 from recdistill.distill.distributional import FORMS, DistributionalLoss, Places
+from recdistill.distill.foster_losses import RealBatch, Regulariser, SyntheticSteps
 from recdistill.distill.outer_loop import Learnt, OuterLoop
 from recdistill.distill.student_starts import StudentStarts
 from recdistill.distill.synthetic import TuckerSequences
@@ -312,8 +310,19 @@ class FosterTask:
         """Return the outer loss, the direction for the factors and the student after the step."""
         parameters = {name: value.detach() for name, value in self.synthetic.named_parameters()}
         inner_steps = self.inner_steps(step)
-        inner = _SyntheticLoss(self, step)
-        return self.estimator(inner, self.outer_loss(step, inner_steps), student, parameters, inner_steps)
+        outer = self.outer_loss(step, inner_steps)
+        return self.estimator(self.inner_loss(step), outer, student, parameters, inner_steps)
+
+    def inner_loss(self, step: int) -> SyntheticSteps:
+        """Return the student's loss in the inner steps of an outer step."""
+        middle = self.rng.integer("middle")
+        return SyntheticSteps(
+            self.model,
+            self.synthetic.item_factor,
+            partial(self.candidates.draw, step),
+            self.settings.objective,
+            lambda turn: generator_at(middle, step * STEPS + turn),
+        )
 
     @property
     def rehearsals(self) -> Sequence[int]:
@@ -346,23 +355,24 @@ class FosterTask:
             blockwise=settings.blockwise,
         )
 
-    def rows(self, parameters: Tensors) -> SoftItems:
-        """Return the synthetic rows of some parameters."""
-        core, users, times = (parameters[name] for name in ("core", "user_factor", "time_factor"))
-        factor = self.synthetic.item_factor
-        return TuckerRows(core=core, user_factor=users, time_factor=times, item_factor=factor).items()
-
-    def among(self, items: SoftItems, step: int, turn: int) -> SoftItems:
-        """Return synthetic rows over the candidates of one inner step of an outer step."""
-        chosen = self.candidates.draw(step, turn)
-        return items if chosen is None else items.subset(chosen.to(items.keys.device))
-
-    def outer_loss(self, step: int, turn: int) -> "_RealLoss":
-        """Return the judgement of a student: on real rows, and of the rows by the regulariser."""
-        draw = generator_at(self.rng.integer("real"), step)
-        rows = torch.randint(len(self.real), (self.settings.outer_batch_size,), generator=draw)
+    def outer_loss(self, step: int, turn: int) -> RealBatch:
+        """Return the judgement of an outer step; its regulariser sees the candidates of the inner step ``turn``."""
+        settings, draw = self.settings, generator_at(self.rng.integer("real"), step)
+        rows = torch.randint(len(self.real), (settings.outer_batch_size,), generator=draw)
         batch = self.model.sampled(self.real.batch(rows), draw).to(self.context.device)
-        return _RealLoss(self, batch, self.features(batch), step, turn)
+        return RealBatch(self.model, batch, self.features(batch), settings.feature_weight, self.regulariser(step, turn))
+
+    def regulariser(self, step: int, turn: int) -> Regulariser | None:
+        """Return the regulariser of an outer step; ``None`` where it has no weight."""
+        settings = self.settings
+        if settings.regulariser_weight == 0:
+            return None
+        chosen, factor = self.candidates.draw(step, turn), self.synthetic.item_factor
+        count = len(factor) if chosen is None else len(chosen)
+        draw = generator_at(self.rng.integer("pairs"), step)
+        places = Places.draw(settings.regulariser_pairs, settings.num_rows, settings.length, count, draw)
+        loss = DistributionalLoss(self.teacher, settings.regulariser)
+        return Regulariser(loss, settings.regulariser_weight, factor, chosen, places)
 
     @torch.no_grad()
     def features(self, batch: SequenceBatch) -> Float[Tensor, "B T D"] | None:
@@ -384,47 +394,3 @@ class FosterTask:
 
         result = fit(student, self.synthetic.frozen_rows(), settings.judge_recipe(), rng, validate=validate)
         return max(result.scores)
-
-
-@dataclass(frozen=True, eq=False)
-class _SyntheticLoss:
-    """The student's loss on the synthetic rows, over the candidates of each inner step."""
-
-    task: FosterTask
-    outer_step: int
-
-    def __call__(self, params: Tensors, synthetic: Tensors, step: int) -> Tensor:
-        task = self.task
-        settings = task.settings
-        items = task.among(task.rows(synthetic), self.outer_step, step)
-        batch = soft_batch(items, settings.num_rows, settings.length, items.keys.device)
-        middle = generator_at(task.rng.integer("middle"), self.outer_step * STEPS + step)
-        loss: Tensor = functional_call(task.model, params, (supervise(batch, settings.objective, middle),))[0]
-        return loss
-
-
-@dataclass(frozen=True, eq=False)
-class _RealLoss:
-    """A student on real rows: its model's own loss and feature matching; and the regulariser of the rows."""
-
-    task: FosterTask
-    batch: SequenceBatch
-    features: Float[Tensor, "B T D"] | None
-    step: int
-    turn: int
-
-    def __call__(self, params: Tensors, synthetic: Tensors) -> Tensor:
-        task, settings = self.task, self.task.settings
-        value, hidden = functional_call(task.model, params, (self.batch,))
-        if self.features is not None:
-            apart = F.mse_loss(hidden, self.features, reduction="none").mean(-1)
-            weights = self.batch.weights
-            value = value + settings.feature_weight * (apart * weights).sum() / weights.sum()
-        if settings.regulariser_weight:
-            items = task.among(task.rows(synthetic), self.step, self.turn)
-            draw = generator_at(task.rng.integer("pairs"), self.step)
-            count = len(items.keys)
-            places = Places.draw(settings.regulariser_pairs, settings.num_rows, settings.length, count, draw)
-            loss = DistributionalLoss(task.teacher, settings.regulariser, settings.regulariser_pairs)
-            value = value + settings.regulariser_weight * loss(items, places)
-        return value
