@@ -54,25 +54,7 @@ def development(num_items: int) -> Development:
     """Return random histories over items with titles of common words."""
     rng = np.random.default_rng(0)
     words = np.array(
-        [
-            "red",
-            "blue",
-            "light",
-            "fast",
-            "old",
-            "iron",
-            "glass",
-            "paper",
-            "wood",
-            "sugar",
-            "coffee",
-            "bread",
-            "game",
-            "train",
-            "lamp",
-            "pen",
-            "book",
-        ]
+        ["red", "blue", "light", "fast", "old", "iron", "glass", "paper", "wood", "sugar", "coffee", "pen"]
     )
     titles = [" ".join(rng.choice(words, 8)) + f" {item}" for item in range(num_items)]
     ids = list(range(1, num_items + 1))

@@ -20,10 +20,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-import torch._inductor
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from recdistill.bilevel.losses import PureLoss, StepLoss, is_pure
@@ -258,6 +256,8 @@ def _record(call: Callable[..., Any], arguments: tuple[Any, ...], *, compiled: b
 
     Where it cannot be recorded, return ``call`` itself.
     """
+    from torch.fx.experimental.proxy_tensor import make_fx  # seconds to load, and few runs record
+
     leaves, structure = tree_flatten(tree_map(lambda value: value.detach(), arguments))
     outside: list[Any] = []
 
@@ -281,6 +281,8 @@ def _record(call: Callable[..., Any], arguments: tuple[Any, ...], *, compiled: b
 
 def _compile(module: GraphModule, leaves: list[Tensor], expected: list[Tensor]) -> Callable[..., list[Tensor]]:
     """Return a compiled module, or the module itself where the compiler fails or computes other than ``expected``."""
+    import torch._inductor  # seconds to load, and few runs compile
+
     try:
         compiled = torch._inductor.compile(copy.deepcopy(module), list(leaves))
         errors = [_distance(*pair) for pair in zip(compiled(*leaves), expected, strict=True)]
