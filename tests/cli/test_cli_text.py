@@ -116,7 +116,10 @@ def test_a_plan_of_foster_is_made(made: Path) -> None:
     ("arguments", "told"),
     [
         (("train", "plain", "m", "--model", "text"), "reads texts of items, and this distilled dataset has none"),
-        (("train", "prepared", "m", "--model", "text"), "names no text encoder; give a folder"),
+        (
+            ("train", "prepared", "m", "--model", "text"),
+            "'huawei-noah/TinyBERT_General_4L_312D' is no folder, and was not found",
+        ),
         (("train", "foster", "m", "--model", "text", "--items", "given"), "a text model makes item vectors of texts"),
         (
             ("train", "prepared", "m", "--model", "text", "--option", "encoder=missing"),

@@ -322,6 +322,22 @@ def test_adapters_change_nothing_at_first_and_are_all_that_is_trained(kind: str)
     assert (model.item_table - plain.item_table).abs().max() > 1e-3
 
 
+@torch.no_grad()
+def test_only_what_is_trained_of_the_encoder_is_saved(tmp_path: Path) -> None:
+    model = text_model(layers=1, lora_rank=2)
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            value += 0.1 * torch.randn(value.shape, generator=at(len(name)))
+    saved = model.state_dict()
+    assert all(".lora_" in name for name in saved if name.startswith("layers."))
+    assert model.frozen()
+    save_model(model, tmp_path / "model", {})
+    loaded, _ = load_model(tmp_path / "model")
+    loaded.attach(Catalogue(described(V)))
+    torch.testing.assert_close(loaded.item_table, model.item_table, rtol=0, atol=0)
+    assert not text_model(layers=1).frozen()
+
+
 def test_adapters_are_drawn_and_dropped_by_the_generators_given() -> None:
     state = torch.get_rng_state()
     one, again, other = (text_model(lora_rank=2, lora_dropout=0.5, seed=seed) for seed in (1, 1, 2))

@@ -31,6 +31,9 @@ from recdistill.models.subcatalogue import occurring, places, renumbered
 BODIES: dict[str, type[Recommender]] = {model.name: model for model in (SASRec, GRU4Rec, NARM)}
 """Sequence models that can run over text vectors: those that keep nothing of an item but its vector."""
 
+TINYBERT = "huawei-noah/TinyBERT_General_4L_312D"
+"""Name on the hub of the encoder that FOSTER's experiments are taken to use: they say TinyBERT and no more."""
+
 ITEMS_PER_PART = 1024
 """Items encoded at a time where a whole catalogue is."""
 
@@ -41,13 +44,16 @@ class TextRecommender(Recommender):
     The encoder is trained with it: all of its layers, the last few, low-rank adapters of these, or none. States below
     the trained layers are computed once for every item and read from disk.
 
+    Weights of the encoder that are not trained are not among those that are saved: they lie in its own files.
+
     Real histories are learnt with the binary loss and sampled negatives, distilled distributions with a softmax over a
     sampled part of the catalogue; both are drawn anew in every step by :meth:`sampled`.
 
     Args:
         num_items: size of the catalogue, V; changed by :meth:`attach`.
         max_seq_len: longest history, in items.
-        encoder: folder of a Hugging Face encoder or decoder, or its name on the hub.
+        encoder: folder of a Hugging Face encoder or decoder, or its name on the hub; TinyBERT with 4 layers of width
+            312 from the hub, where none is given.
         layers: how many of its last layers are trained; ``all``, or 0 to keep it as it is.
         pooling: how a text's states become a vector: ``mean``, ``cls`` or ``last``.
         max_tokens: longest text, in tokens; what is longer is cut.
@@ -85,7 +91,7 @@ class TextRecommender(Recommender):
         num_items: int,
         max_seq_len: int,
         *,
-        encoder: str = "",
+        encoder: str = TINYBERT,
         layers: int | Literal["all"] = 1,
         pooling: str = "mean",
         max_tokens: int = 32,
@@ -166,6 +172,13 @@ class TextRecommender(Recommender):
         self.body = body_class(0, max_seq_len, **options | {"embedding_dim": width}, generator=generator)
         self.body.item_table.requires_grad_(False)
         self.states: ItemStates | None = None
+        self.register_state_dict_post_hook(_without_frozen)
+        self.register_load_state_dict_pre_hook(_with_frozen)
+
+    def frozen(self) -> dict[str, Tensor]:
+        """Return the weights of the encoder's upper layers that are not trained."""
+        named = self.named_parameters()
+        return {name: value for name, value in named if name.startswith("layers.") and not value.requires_grad}
 
     def attach(self, catalogue: Catalogue) -> "TextRecommender":
         """Give the model the items that it is to rank, and return it.
@@ -319,3 +332,17 @@ def _drawn_map(inputs: int, outputs: int, generator: torch.Generator) -> nn.Line
         made.weight.normal_(0.0, inputs**-0.5, generator=generator)
         made.bias.zero_()
     return made
+
+
+def _without_frozen(model: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    """Take what is not trained out of a model's state."""
+    assert isinstance(model, TextRecommender)
+    for name in model.frozen():
+        del state[prefix + name]
+
+
+def _with_frozen(model: nn.Module, state: dict[str, Any], prefix: str, *others: Any) -> None:
+    """Put what is not trained back before a state is loaded."""
+    assert isinstance(model, TextRecommender)
+    for name, value in model.frozen().items():
+        state.setdefault(prefix + name, value.detach())
