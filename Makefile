@@ -29,7 +29,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix src tests recipes benchmarks docs
 
 # Results need the datasets: RECDISTILL_DATA must name the folder that holds them. What is finished is not done again.
-RECIPES := parity fair beyond transfer ablation cost size_curve magazine_filters
+RECIPES := parity fair beyond transfer ablation cost size_curve magazine_filters foster
 
 results/certificate_td3_ml100k.json: $(STAMP) FORCE
 	$(BIN)/python -m recipes.certificate --workers $(WORKERS)
@@ -48,6 +48,7 @@ benchmarks: $(STAMP)
 	$(BIN)/python -m benchmarks.profile_step --json
 	$(BIN)/python -m benchmarks.interval_coverage --json
 	$(BIN)/python -m benchmarks.plan_error --json
+	$(BIN)/python -m benchmarks.foster_step --json
 
 tables: $(STAMP)
 	$(BIN)/python -m recipes.tables

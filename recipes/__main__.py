@@ -15,12 +15,12 @@ from collections.abc import Sequence
 
 from recdistill.study.grid import Outcome, in_order, run_grid
 from recdistill.study.local import LocalProcesses
-from recipes import ablation, beyond, cost, fair, magazine_filters, parity, size_curve, transfer
+from recipes import ablation, beyond, cost, fair, foster, magazine_filters, parity, size_curve, transfer
 from recipes.cells import Recipe
 from recipes.jobs import Scored
 from recipes.record import write_result
 
-MODULES = (parity, fair, beyond, transfer, ablation, cost, size_curve, magazine_filters)
+MODULES = (parity, fair, beyond, transfer, ablation, cost, size_curve, magazine_filters, foster)
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in MODULES}
 
 

@@ -65,6 +65,12 @@ class Dataset:
     """Of the author's script and of the comparison in full ranking."""
     sasrec: Mapping[str, Any] = field(default_factory=lambda: SMALL)
     """Arguments of SASRec, teacher and student."""
+    teacher_model: str = "sasrec"
+    """Key of ``MODELS``."""
+    text: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the text model, where there is one."""
+    valid_cases: int | None = None
+    """Most validation events that stop a student's training; all, when ``None``."""
     rank: int = 8
     """Of TD3."""
     bilevel: Mapping[str, Any] = field(default_factory=dict)
@@ -87,6 +93,8 @@ class Dataset:
         """Return the arguments of a student: the dataset's own SASRec, a variant, or another family beside it."""
         if model == "sasrec":
             return dict(self.sasrec)
+        if model == "text":
+            return dict(self.text)
         return dict(VARIANTS[model].config) if model in VARIANTS else OTHERS[model]
 
     def td3(self, budget: Budget, **options: Any) -> TD3:

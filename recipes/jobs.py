@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recdistill.data.development import Development
 from recdistill.data.distilled import DistilledDataset, size_in_bytes
-from recdistill.data.sequences import evaluation_cases, training_rows
+from recdistill.data.sequences import training_rows
 from recdistill.distill.base import Engine, RunContext
 from recdistill.distill.refined import Refined
 from recdistill.distill.run import peak_megabytes
@@ -27,9 +27,6 @@ from recipes.places import PeerModel, Place, Prepare, agrees
 from recipes.plans import Method, Plan
 from recipes.record import as_json
 from recipes.zoo import architecture
-
-TEACHER = "full-sasrec-random-prefixes"
-"""Name of the teacher's own cell: a SASRec trained on all data, on prefixes."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ class Scored(ABC):
         facts = {"dataset": self.place.dataset.name, "length": self.place.length, "seed": self.place.seed}
         memory = {"start_mb": start_mb, "peak_mb": peak_megabytes(), "threads": torch.get_num_threads()}
         about = as_json(facts | memory | about | {"settings": self.settings()})
-        write_scores(self.path, model, self.place.test(), about)
+        write_scores(self.path, model.fixed(), self.place.test(), about)
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,12 @@ class Teacher(Scored):
     @property
     def name(self) -> str:
         """Name of the cell."""
-        return TEACHER
+        return f"full-{self.place.dataset.teacher_model}-random-{self.rows}"
+
+    @property
+    def rows(self) -> str:
+        """How real histories are cut for it; stands for its training recipe."""
+        return self.place.dataset.teacher.rows
 
     @property
     def needs(self) -> tuple[Job, ...]:
@@ -119,7 +121,7 @@ class Teacher(Scored):
             progress(stage, done, total, note)
 
         teacher = self.place.teacher(train, watched)
-        about = full_facts("sasrec", "prefixes", train) | {
+        about = full_facts(self.place.dataset.teacher_model, self.rows, train) | {
             "seconds": {"train": teacher.seconds},
             "steps": None,
             "measured": "train" in stages,  # seconds and memory of a trajectory that was there are not of this process
@@ -240,8 +242,10 @@ class Student(Scored):
     def settings(self) -> dict[str, Any]:
         """Return data, model and training."""
         data = None if self.plan is None else self.plan.settings()
-        model = {"architecture": architecture(self.model), "model": self.place.dataset.config(self.model)}
-        return {"data": data, **model, "training": self.training.as_dict()}
+        dataset = self.place.dataset
+        model = {"architecture": architecture(self.model), "model": dataset.config(self.model)}
+        found = {"data": data, **model, "training": self.training.as_dict()}
+        return found if dataset.valid_cases is None else found | {"valid_cases": dataset.valid_cases}
 
     def run(self, progress: Progress) -> None:
         """Train the student and score it."""
@@ -289,7 +293,8 @@ class Student(Scored):
             num_items=train.num_items,
             seed=self.place.seed,
             item_factor=factor,
-            valid=None if self.training.patience is None else evaluation_cases(train.histories, "valid"),
+            catalogue=self.place.catalogue(train),
+            valid=None if self.training.patience is None else self.place.valid(train),
             state=state if self.plan is None else None,  # on a summary, to begin anew is quicker than to keep state
             progress=progress,
         )

@@ -15,11 +15,13 @@ from typing import Any
 from recdistill.data.development import Development, development_of, histories_of
 from recdistill.data.prepared import PreparedDataset, prepare
 from recdistill.data.sequences import EvaluationCases, evaluation_cases
+from recdistill.data.text import Catalogue
 from recdistill.distill.base import RunContext
 from recdistill.distill.peers import FAMILIES, train_peers
 from recdistill.distill.run import peak_megabytes
 from recdistill.distill.teacher import TeacherSpec, teach
 from recdistill.progress import Progress
+from recdistill.rng import Streams
 from recdistill.storage import read_json, write_json
 from recdistill.study.grid import Job
 from recdistill.training.fit import TrainingRecipe
@@ -77,9 +79,25 @@ class Place:
         """Return the events that are scored once, at the end."""
         return evaluation_cases(histories_of(self.prepared()), "test")
 
+    def valid(self, train: Development) -> EvaluationCases:
+        """Return the events that stop a student's training."""
+        cases = evaluation_cases(train.histories, "valid")
+        most = self.dataset.valid_cases
+        return cases if most is None else cases.some(most, Streams(0).numpy("valid cases"))
+
+    def catalogue(self, train: Development) -> Catalogue:
+        """Return the items, and where what is read of their texts is kept."""
+        return Catalogue(train.items, self.dataset.folder / "texts")
+
     def teacher_spec(self) -> TeacherSpec:
         """Return the teacher."""
-        return TeacherSpec(config=self.dataset.sasrec, max_seq_len=self.length, recipe=self.dataset.teacher)
+        dataset = self.dataset
+        return TeacherSpec(
+            model=dataset.teacher_model,
+            config=dataset.config(dataset.teacher_model),
+            max_seq_len=self.length,
+            recipe=dataset.teacher,
+        )
 
     def teacher(self, train: Development, progress: Progress) -> Trajectory:
         """Return the trained teacher, from the cache where it is there."""
