@@ -70,6 +70,8 @@ def cold(group: Sequence[Scored], metric: str = "HR@10") -> dict[str, Any] | Non
     if not there:
         return None
     place = there[0].place
+    if not (place.dataset.folder / "prepared").exists():
+        return None
     cases, counts = place.test(), place.train().histories.train_counts(place.prepared().num_items)
     unseen = counts[cases.targets(np.arange(len(cases))).numpy()] == 0
     if not unseen.any():

@@ -20,13 +20,13 @@ from recdistill.distill.student_losses import InnerSteps, MinibatchLoss
 from recdistill.models import MODELS
 from recdistill.models.base import Recommender
 from recdistill.rng import generator_at
-from reference.examples import EXAMPLES, IDS, LENGTHS, V, make
+from reference.examples import EXAMPLES, IDS, LENGTHS, TABLED, V, make
 
 ROWS = HardRows(torch.tensor([[3, 1, 6, 2, 5], [5, 2, 4, 0, 0], [1, 6, 2, 2, 0]]), torch.tensor([5, 3, 4]))
 BATCH, DROPOUT = 2, 23
 TURNS = [slice(0, 2), slice(2, 3), slice(0, 2)]
 
-every = pytest.mark.parametrize("name", sorted(name for name, model in MODELS.items() if model.trainable))
+every = pytest.mark.parametrize("name", TABLED)
 every_read = pytest.mark.parametrize("dense_bytes", [2**20, 0], ids=["dense", "tiled"])
 
 

@@ -26,7 +26,7 @@ from recdistill.models import MODELS
 from recdistill.models.base import Recommender
 from recdistill.rng import Streams
 from recdistill.training.fit import TrainingRecipe, fit
-from reference.examples import EXAMPLES, L, V, make
+from reference.examples import EXAMPLES, TABLED, L, V, make
 from reference.td3 import TINY
 
 # the first use of forward mode in a process compiles some of its formulas with a part of torch that torch deprecates
@@ -36,7 +36,7 @@ LENGTH, ROWS, BATCH = L + 1, 5, 3
 STEPS, WINDOW = 5, 3
 ADAM = Adam(learning_rate=0.01, weight_decay=1e-3)
 
-every = pytest.mark.parametrize("name", sorted(name for name, model in MODELS.items() if model.trainable))
+every = pytest.mark.parametrize("name", TABLED)
 every_objective = pytest.mark.parametrize("objective", ["all", "last_and_middle"])
 
 

@@ -21,13 +21,13 @@ from recdistill.models import MODELS
 from recdistill.models.base import Recommender
 from recdistill.rng import Streams
 from recdistill.training.fit import TrainingRecipe, fit
-from reference.examples import EXAMPLES, IDS, LENGTHS, L, V, make, new
+from reference.examples import EXAMPLES, IDS, LENGTHS, TABLED, L, V, make, new
 
 CAUSAL = {"sasrec", "gru4rec", "narm", "text", "popularity"}
 
 every = pytest.mark.parametrize("name", sorted(MODELS))
 trainable = pytest.mark.parametrize("name", sorted(name for name, model in MODELS.items() if model.trainable))
-tabled = pytest.mark.parametrize("name", sorted(name for name in MODELS if name not in ("popularity", "text")))
+tabled = pytest.mark.parametrize("name", TABLED)
 causal = pytest.mark.parametrize("name", sorted(CAUSAL & set(MODELS)))
 
 

@@ -15,6 +15,7 @@ from recipes.datasets import DATASETS
 from recipes.jobs import Scored, Student
 from recipes.places import Prepare
 from recipes.record import as_json
+from recipes.text_datasets import TEXT_DATASETS
 
 GRIDS = [name for name in RECIPES if name not in ("magazine_filters", "fair", "beyond")]  # have their own tests
 FACTS = {"users": 40, "items": 9, "interactions": 99, "train_bytes": 1234, "hash": "0" * 64}
@@ -25,15 +26,15 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     """Runs and results in the test's own folder; the datasets are said to be prepared."""
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(grid_tables, "RESULTS", tmp_path)
-    before = {name: dataset.runs for name, dataset in DATASETS.items()}
-    for dataset in DATASETS.values():
+    before = [(dataset, dataset.runs) for dataset in (*DATASETS.values(), *TEXT_DATASETS)]
+    for dataset, _ in before:
         object.__setattr__(dataset, "runs", tmp_path / "runs")
         job = Prepare(dataset)
         job.path.parent.mkdir(parents=True)
         write_json(job.path, as_json({"data": {"name": dataset.name, **FACTS}, "settings": job.settings()}))
     yield tmp_path
-    for name, dataset in DATASETS.items():
-        object.__setattr__(dataset, "runs", before[name])
+    for dataset, runs in before:
+        object.__setattr__(dataset, "runs", runs)
 
 
 def made(name: str, *, leave: int = 0, seeds: int = 2) -> tuple[list[Scored], dict[str, Any]]:

@@ -39,6 +39,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "popularity": {},
 }
+TABLED = sorted(name for name, model in MODELS.items() if model.trainable and not model.reads_text)
+"""Models that learn an item table."""
 IDS = torch.tensor([[3, 1, 6, 2, 5], [5, 2, 4, 0, 0], [1, 6, 0, 0, 0]])
 LENGTHS = torch.tensor([4, 2, 1])
 

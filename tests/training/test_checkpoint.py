@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from recdistill.data.batches import HardItems
+from recdistill.data.text import Catalogue
 from recdistill.errors import ArtifactError, InputError
 from recdistill.models import MODELS
 from recdistill.storage import sha256
 from recdistill.training.checkpoint import FORMAT_VERSION, load_model, save_model
-from reference.examples import IDS, LENGTHS, make
+from reference.encoders import described
+from reference.examples import IDS, LENGTHS, V, make
 
 
 @pytest.fixture(params=sorted(MODELS))
@@ -54,6 +56,7 @@ def test_a_saved_model_is_loaded_whole(folder: Path) -> None:
     assert model.config == expected.config
     for key, value in expected.state_dict().items():
         assert torch.equal(model.state_dict()[key], value)
+    model.attach(Catalogue(described(V)))
     users = model.represent(HardItems(IDS), LENGTHS)
     assert torch.equal(users, expected.represent(HardItems(IDS), LENGTHS))
     assert sorted(file.name for file in folder.iterdir()) == ["model.json", "model.safetensors"]

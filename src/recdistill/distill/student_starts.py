@@ -70,12 +70,12 @@ class StudentStarts:
     def _recorded(self, epoch: int) -> Student:
         device = self.model.device
         weights = self.teacher.weights(epoch)
-        return Student.of({name: weights[name].to(device) for name in self._trained})
+        return Student.of({name: value.to(device) for name, value in weights.items() if name in self._trained})
 
     def _random(self, generator: torch.Generator) -> Student:
-        fresh = dict(self.model.fresh(generator).named_parameters())
-        return Student.of({name: fresh[name] for name in self._trained})
+        fresh = self.model.fresh(generator).state_dict()
+        return Student.of({name: value for name, value in fresh.items() if name in self._trained})
 
     @cached_property
-    def _trained(self) -> tuple[str, ...]:
-        return tuple(name for name, value in self.model.named_parameters() if value.requires_grad)
+    def _trained(self) -> frozenset[str]:
+        return frozenset(name for name, value in self.model.named_parameters() if value.requires_grad)
