@@ -206,7 +206,7 @@ def _score(made: _Finished, dataset: Trained, model: str, parts: ItemParts) -> S
         model=model,
         seeds=tuple(cell.seed for cell in cells),
         values=tuple(short(float(panel.scores[model][cell.seed].mean())) for cell in cells),
-        mean=_span(mean),
+        mean=_within(_span(mean), 0.0, 1.0),
         ratio=_span(reached) if reached else None,
         metrics={
             protocol: {
@@ -326,6 +326,11 @@ def student_of(judge: str, seeds: Sequence[int], values: Sequence[float]) -> Stu
 
 def _span(interval: Interval) -> Span:
     return Span(value=short(interval.value), low=short(interval.low), high=short(interval.high))
+
+
+def _within(span: Span, least: float, most: float) -> Span:
+    """Return an interval cut to where the figure can lie."""
+    return Span(value=span.value, low=max(span.low, least), high=min(span.high, most))
 
 
 def _maybe(value: float | None) -> float | None:
