@@ -95,7 +95,8 @@ def measured(way: str, items: str, layers: str, num_items: int, repeats: int) ->
     """Return memory and time of an outer step; the body of a process."""
     with tempfile.TemporaryDirectory() as name:
         task = task_of(way, items, layers, num_items, Path(name))
-        task.rehearse(0) if items != "all" else None  # what is made once is made now
+        if items != "all":
+            task.rehearse(0)  # what is made once is made now
         start = task.starts.draw(1)
         extra = peak_extra_mb(lambda: task.outer_step(1, start))
         timed = seconds(lambda: task.outer_step(2, start), repeats)

@@ -14,6 +14,7 @@ from recdistill.data.development import Development
 from recdistill.data.rows import Rows
 from recdistill.errors import OptionError, choose, require_at_least
 from recdistill.models import MODELS
+from recdistill.models.base import Recommender
 from recdistill.progress import SILENT, Progress
 from recdistill.rng import Streams
 from recdistill.training.trajectory import Trajectory
@@ -216,5 +217,9 @@ def check_item_table(teacher: Trajectory) -> None:
 
 def item_factor_of(teacher: Trajectory) -> Tensor:
     """Return the best teacher's item vectors without the row of padding, (V, D)."""
-    model = teacher.best()
+    return item_vectors(teacher.best())
+
+
+def item_vectors(model: Recommender) -> Tensor:
+    """Return a copy of the item vectors of a model with an item table, without the row of padding, (V, D)."""
     return model.item_table.detach()[1:, : model.item_width].clone()

@@ -6,7 +6,7 @@ compares, and moves both so that the student comes nearer to real data while it 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
@@ -19,8 +19,8 @@ from recdistill.bilevel.optimizer import AdamW, Student, Tensors
 from recdistill.bilevel.unroll import MetaResult, Unroll, random_unroll
 from recdistill.data.batches import OBJECTIVES, SequenceBatch
 from recdistill.data.development import Development
-from recdistill.data.sequences import SequenceRows, evaluation_cases, training_rows
-from recdistill.distill.base import RunContext, Summary, check_budget, check_reads, check_room, item_factor_of
+from recdistill.data.sequences import EvaluationCases, SequenceRows, evaluation_cases, training_rows
+from recdistill.distill.base import RunContext, Summary, check_budget, check_reads, check_room, item_vectors
 from recdistill.distill.candidates import ITEMS, STEPS, CandidateItems
 from recdistill.distill.distributional import FORMS, DistributionalLoss, Places
 from recdistill.distill.foster_losses import RealBatch, Regulariser, SyntheticSteps
@@ -243,8 +243,9 @@ class FosterTask:
         settings: FOSTER, train: Development, teacher: Trajectory, rng: Streams, context: RunContext
     ) -> "FosterTask":
         """Return the task of a run."""
-        device, factor = context.device, item_factor_of(teacher)
-        model = teacher.model().to(device)
+        device, model = context.device, teacher.model().to(context.device)
+        fixed = model.fixed()  # the whole catalogue is encoded here, once
+        factor = item_vectors(fixed).cpu()
         synthetic = TuckerSequences(
             settings.num_rows,
             settings.length,
@@ -256,7 +257,7 @@ class FosterTask:
         return FosterTask(
             settings=settings,
             train=train,
-            teacher=model.fixed(),
+            teacher=fixed,
             item_factor=factor,
             model=model,
             synthetic=synthetic.to(device),
@@ -298,13 +299,9 @@ class FosterTask:
     def carry_on(self, carried: Tensors) -> None:
         """Take the student of a run that is continued."""
         if carried:
-            layout = self.starts.draw(0).layout
-            moments = tuple(carried[f"moment {index}"] for index in range(len(carried) - 2))
-            device = self.context.device
-            student = Student(carried["weights"], layout, moments, int(carried["step"]))
-            self.held[:] = [
-                replace(student, weights=student.weights.to(device), moments=tuple(m.to(device) for m in moments))
-            ]
+            here = {name: value.to(self.context.device) for name, value in carried.items()}
+            moments = tuple(here[f"moment {index}"] for index in range(len(here) - 2))
+            self.held[:] = [Student(here["weights"], self.starts.draw(0).layout, moments, int(here["step"]))]
 
     def outer_step(self, step: int, student: Student) -> MetaResult:
         """Return the outer loss, the direction for the factors and the student after the step."""
@@ -381,16 +378,21 @@ class FosterTask:
             return None
         return self.teacher.encode(self.teacher.embed(batch.items)[:, :-1], batch.lengths)
 
+    @cached_property
+    def cases(self) -> EvaluationCases:
+        """The validation events of every judgement."""
+        some = evaluation_cases(self.train.histories, "valid")
+        return some.some(self.settings.judge_cases, self.rng.numpy("cases"))
+
     def judge(self, epoch: int) -> float:
         """Return the best validation score of a fresh student in its training on the current rows."""
         settings, rng = self.settings, self.rng.child(f"judge {epoch}")
         student = self.model.fresh(rng.torch("init"))
         if settings.judge_items == "given":
             student.load_item_table(self.item_factor, freeze=False)
-        cases = evaluation_cases(self.train.histories, "valid").some(settings.judge_cases, self.rng.numpy("cases"))
 
         def validate(current: Recommender) -> float:
-            return evaluate(current, cases).metrics()[settings.select_metric]
+            return evaluate(current, self.cases).metrics()[settings.select_metric]
 
         result = fit(student, self.synthetic.frozen_rows(), settings.judge_recipe(), rng, validate=validate)
         return max(result.scores)

@@ -282,17 +282,20 @@ def _without_pooler(model: Any) -> Any:
 
 def last_states(model: Any, mask: Bool[Tensor, "n L"], **inputs: Tensor) -> Float[Tensor, "n L H"]:
     """Return what an encoder says of every token of right-padded texts."""
-    options = {"use_cache": False} if getattr(model.config, "use_cache", False) else {}
-    found: Tensor = model(attention_mask=mask.long(), **options, **inputs).last_hidden_state
+    found: Tensor = _read(model, mask, **inputs).last_hidden_state
     return found
+
+
+def _read(model: Any, mask: Bool[Tensor, "n L"], **inputs: Any) -> Any:
+    options = {"use_cache": False} if getattr(model.config, "use_cache", False) else {}
+    return model(attention_mask=mask.long(), **options, **inputs)
 
 
 def states_below(model: Any, count: int, tokens: Int[Tensor, "n L"], mask: Bool[Tensor, "n L"]) -> Tensor:
     """Return what the last ``count`` layers of a whole encoder read; its last states for a count of 0."""
     if count == 0:
         return last_states(model, mask, input_ids=tokens)
-    options = {"use_cache": False} if getattr(model.config, "use_cache", False) else {}
-    found = model(input_ids=tokens, attention_mask=mask.long(), output_hidden_states=True, **options).hidden_states
+    found = _read(model, mask, input_ids=tokens, output_hidden_states=True).hidden_states
     states: Tensor = found[len(layers_of(model)) - count]
     return states
 

@@ -11,13 +11,10 @@ from recdistill.data.batches import Distributions, HardItems, Items, SequenceBat
 
 def occurring(batch: SequenceBatch) -> Int[Tensor, " n"] | None:
     """Return the items that the loss of a batch reads, sorted and each once; ``None`` where it reads all of them."""
-    found = [_read(batch.items)]
-    if batch.targets is not None:
-        found.append(_read(batch.targets))
-    elif isinstance(batch.items, HardItems) and batch.negatives is None:
+    targets = batch.items if batch.targets is None else batch.targets
+    if isinstance(targets, HardItems) and batch.negatives is None:
         return None  # a softmax over all items
-    if isinstance(batch.targets, HardItems) and batch.negatives is None:
-        return None
+    found = [_read(batch.items), _read(targets)]
     if batch.negatives is not None:
         found.append(batch.negatives.flatten())
     if any(part is None for part in found):

@@ -5,7 +5,8 @@ what comes nearest to it in a model without attention.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -46,11 +47,11 @@ class UserGradients:
     model: Recommender
     train: Development
     length: int
-    name: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Choose the weight."""
-        object.__setattr__(self, "name", probed_weight(self.model))
+    @cached_property
+    def name(self) -> str:
+        """Name of the matrix."""
+        return probed_weight(self.model)
 
     @property
     def weight(self) -> Tensor:
