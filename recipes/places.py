@@ -85,9 +85,14 @@ class Place:
         most = self.dataset.valid_cases
         return cases if most is None else cases.some(most, Streams(0).numpy("valid cases"))
 
+    @property
+    def texts(self) -> Path:
+        """Where what is read of the items' texts is kept, for all seeds."""
+        return self.dataset.folder / "texts"
+
     def catalogue(self, train: Development) -> Catalogue:
-        """Return the items, and where what is read of their texts is kept."""
-        return Catalogue(train.items, self.dataset.folder / "texts")
+        """Return the items with their texts."""
+        return Catalogue(train.items, self.texts)
 
     def teacher_spec(self) -> TeacherSpec:
         """Return the teacher."""
@@ -101,7 +106,7 @@ class Place:
 
     def teacher(self, train: Development, progress: Progress) -> Trajectory:
         """Return the trained teacher, from the cache where it is there."""
-        return teach(train, self.teacher_spec(), self.seed, self.teachers, progress=progress)
+        return teach(train, self.teacher_spec(), self.seed, self.teachers, texts=self.texts, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import pytest
 from command_line import TEACHER, call
 
 from recdistill.data.distilled import DistilledDataset
+from recdistill.storage import read_tensors
 from reference.encoders import tiny_encoder, titles
 from reference.logs import write_ring
 
@@ -86,6 +87,20 @@ def test_a_student_ranks_items_of_another_log(made: Path, here: Path) -> None:
     write_log(here / "log", more=5)
     assert call("prepare", "log", "other").code == 0
     assert call("evaluate", made / "student", "other", "--json").code == 0
+
+
+def test_a_decoder_with_adapters_learns_what_was_distilled_with_an_encoder(made: Path, here: Path) -> None:
+    pairs = (f"encoder={tiny_encoder('qwen3')}", "pooling=last", "max_tokens=16", "embedding_dim=8", "lora_rank=2")
+    options = [part for pair in pairs for part in ("--option", pair)]
+    result = call(
+        *("train", made / "foster", "decoder", "--model", "text", *options),
+        *("--valid", made / "prepared", "--recipe", "epochs=2", "--json"),
+    )
+    assert result.code == 0, result.err
+    adapters = [name for name in read_tensors(here / "decoder" / "model.safetensors") if "lora" in name]
+    assert adapters
+    score = call("evaluate", "decoder", made / "prepared", "--json").json
+    assert (score["model"], score["trained_on"]) == ("text", "foster")
 
 
 def test_models_over_item_numbers_train_on_the_same_rows(made: Path, here: Path) -> None:

@@ -15,6 +15,7 @@ from recdistill.data.sequences import EvaluationCases, TrainingData, evaluation_
 from recdistill.data.text import Catalogue
 from recdistill.errors import ArtifactError, OptionError, choose
 from recdistill.models import MODELS
+from recdistill.models.text import OF_THE_ENCODER
 from recdistill.study.students import ItemTable
 
 EPOCHS_WITHOUT_VALIDATION = 30
@@ -42,8 +43,17 @@ class Material:
     catalogue: Catalogue | None = None
     """The items, with their texts or attributes; ``None`` where distilled rows carry none."""
 
-    def shape_for(self, model: str) -> dict[str, Any]:
-        """Return the arguments of the teacher that ``model`` takes too, so that the given item table fits."""
+    def config(self, model: str, asked: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of ``model``: what was asked, and from the teacher what it takes too.
+
+        So the given item table fits. Another encoder than the teacher's brings its own settings, or the defaults.
+        """
+        shape = self._shape(model)
+        if asked.get("encoder") not in (None, shape.get("encoder")):
+            shape = {name: value for name, value in shape.items() if name not in OF_THE_ENCODER}
+        return shape | asked
+
+    def _shape(self, model: str) -> dict[str, Any]:
         shape = {name: value for name, value in self.teacher.items() if name in MODELS[model].options()}
         if "body_options" in self.teacher and not MODELS[model].reads_text:  # a teacher that reads texts
             shape = dict(self.teacher["body_options"]) if self.teacher["body"] == model else {}

@@ -95,7 +95,7 @@ def train(
     material.require_texts(model)
     spec = StudentSpec(
         model=model,
-        config=material.shape_for(model) | arguments,
+        config=material.config(model, arguments),
         max_seq_len=material.max_seq_len,
         items=items,  # type: ignore[arg-type]
         recipe=make_record("--recipe", TrainingRecipe, material.recipe_defaults() | values),

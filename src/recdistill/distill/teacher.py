@@ -40,11 +40,20 @@ class TeacherSpec:
         return asdict(self) | {"recipe": self.recipe.as_dict()}
 
 
-def teach(train: Development, spec: TeacherSpec, seed: int, cache: Path, *, progress: Progress = SILENT) -> Trajectory:
+def teach(
+    train: Development,
+    spec: TeacherSpec,
+    seed: int,
+    cache: Path,
+    *,
+    texts: Path | None = None,
+    progress: Progress = SILENT,
+) -> Trajectory:
     """Return the trajectory of the teacher, from ``cache`` where the same one was trained before.
 
     The name in the cache is a hash of the data's split, the model, the recipe and the seed. A run that was interrupted
-    is continued.
+    is continued. What a text model reads of the items is kept in ``texts``, by default in ``cache``, under a name of
+    its own: teachers with different seeds share it.
 
     Raises:
         OptionError: the model is not known, or does not take an argument in ``config``.
@@ -54,7 +63,7 @@ def teach(train: Development, spec: TeacherSpec, seed: int, cache: Path, *, prog
     rng = Streams(seed).child("teacher")
     model = make_model(spec.model, train.num_items, spec.max_seq_len, spec.config, rng)
     about, folder = about_data(train, spec), _folder(train, spec, model, seed, cache)
-    catalogue = Catalogue(train.items, cache)
+    catalogue = Catalogue(train.items, texts or cache)
     if (folder / "trajectory.json").exists():
         return Trajectory.open(folder, catalogue)
     if not model.trainable:

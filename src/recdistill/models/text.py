@@ -34,6 +34,12 @@ BODIES: dict[str, type[Recommender]] = {model.name: model for model in (SASRec, 
 TINYBERT = "huawei-noah/TinyBERT_General_4L_312D"
 """Name on the hub of the encoder that FOSTER's experiments are taken to use: they say TinyBERT and no more."""
 
+OF_THE_ENCODER = (
+    *("encoder", "fingerprint", "layers", "pooling", "max_tokens"),
+    *("lora_rank", "lora_alpha", "lora_dropout"),
+)
+"""Arguments that fit one encoder and perhaps no other."""
+
 ITEMS_PER_PART = 1024
 """Items encoded at a time where a whole catalogue is."""
 
