@@ -4,8 +4,9 @@
 
 Full ranking, one recipe for every student, item vectors from texts alone. ``foster`` with the label ``bilevel`` is the
 gradient of TD3 on the same model and the same sampled items. Beside the paper's rows stand random rows with the
-teacher's soft labels: as many rows, and as many bytes as FOSTER adds to the item factor. The published figures are of
-other crops of the data and of a larger encoder, so that only ratios compare: those to full data.
+teacher's soft labels: as many rows, and as many bytes as FOSTER adds to the item factor. And the floor: a student that
+has learnt nothing. The published figures are of other crops of the data and of an encoder that is trained, so that only
+shares of full data compare.
 """
 
 from collections.abc import Sequence
@@ -16,42 +17,56 @@ import numpy as np
 from recdistill.evaluation.metrics import per_case
 from recdistill.evaluation.statistics import estimate
 from recdistill.rng import Streams
-from recipes.cells import Recipe, full, selector, student
-from recipes.collect import Row, body_of, by_row, comparisons, find, finished, rounded, rows_of
-from recipes.datasets import Budget
-from recipes.jobs import Scored, Teacher, seed_by_seed
+from recipes.cells import Recipe, selector, student
+from recipes.collect import Row, body_of, by_row, comparison, comparisons, find, finished, rounded, rows_of
+from recipes.datasets import Budget, Dataset
+from recipes.foster_published import share
+from recipes.jobs import Scored, Student, Teacher, seed_by_seed
 from recipes.places import Place
 from recipes.plans import EqualBytes, Method, Plan
-from recipes.text_datasets import GAMES, LENGTH, TEXT_DATASETS, foster
+from recipes.text_datasets import BINARY, GAMES, LENGTH, TEXT_DATASETS, foster
 
 SEEDS = (0, 1, 2, 3, 4)
-SELECTORS = ("random", "k_center", "dealrec", "goracs", "random_soft")
+CONTROLS = ("untrained", "random", "k_center", "dealrec", "goracs", "random_soft")
 RATIO = 1.10
 """Recall@10 of FOSTER over full data on Games, as published: .0386 / .0350."""
 
 
+def start(budget: Budget) -> Method:
+    """Return FOSTER's rows before the first step: distributions that are almost uniform."""
+    return Method(foster(budget, epochs=0), "start")
+
+
 def bilevel(budget: Budget) -> Method:
-    """Return TD3's gradient on the text model."""
-    return Method(foster(budget, gradient="unroll"), "bilevel")
+    """Return TD3's gradient on the text model; shorter unrolls than by default, for time."""
+    return Method(foster(budget, gradient="unroll", window=10, max_inner_steps=20), "bilevel")
 
 
-def plans(budget: Budget) -> list[Plan]:
-    """Return everything that is trained on at a budget, FOSTER first."""
+def plans(dataset: Dataset, budget: Budget) -> list[Plan]:
+    """Return everything that is trained on at a budget; FOSTER last, after all that costs less."""
     first = Method(foster(budget))
-    made: list[Plan] = [first, *(Method(selector(name, budget)) for name in SELECTORS), bilevel(budget)]
-    return [*made, *(EqualBytes(control, first, LENGTH) for control in ("random_soft", "random"))]
+    made: list[Plan] = [Method(selector(name, (0, 0) if name == "untrained" else budget)) for name in CONTROLS]
+    made += [start(budget), first, *(EqualBytes(control, first, LENGTH) for control in ("random_soft", "random"))]
+    return [*made, bilevel(budget)] if budget == dataset.main else made
+
+
+def student_of(place: Place, plan: Plan) -> Student:
+    """Return the student of a plan."""
+    return student(place, plan, "random", "judging", "text")
 
 
 def cells_of(place: Place) -> list[Scored]:
     """Return all cells of a place."""
-    made: list[Scored] = [Teacher(place), full(place, "judging", "text")]
-    return made + [
-        student(place, plan, "random", "judging", "text") for budget in place.dataset.budgets for plan in plans(budget)
-    ]
+    found: dict[str, Scored] = {}
+    for budget in place.dataset.budgets:
+        for plan in plans(place.dataset, budget):
+            cell = student_of(place, plan)
+            found.setdefault(cell.key, cell)
+    return [Teacher(place), *found.values()]
 
 
 def cells(seeds: Sequence[int]) -> list[Scored]:
-    """Return all cells, seed by seed, the main budget of every dataset first."""
+    """Return all cells, seed by seed."""
     return seed_by_seed(seeds, [(dataset, LENGTH) for dataset in TEXT_DATASETS], cells_of)
 
 
@@ -59,9 +74,31 @@ def pairs(place: Place) -> list[tuple[str, str]]:
     """Return the rows that are compared: FOSTER with everything at its budget, and with all data."""
     found = []
     for budget in place.dataset.budgets:
-        first, *others = (student(place, plan, "random", "judging", "text").row for plan in plans(budget))
-        found += [(first, other) for other in (Teacher(place).row, *others)]
+        first = student_of(place, Method(foster(budget))).row
+        others = [student_of(place, plan).row for plan in plans(place.dataset, budget)]
+        found += [(first, other) for other in (Teacher(place).row, *others) if other != first]
     return found
+
+
+def shares(made: list[Scored]) -> list[dict[str, Any]]:
+    """Return every row beside full data of the same seeds, and the published share of full data."""
+    groups, found = by_row(made), []
+    for name, group in groups.items():
+        place = group[0].place
+        entry = comparison(group, groups[Teacher(place).row], metric="HR@10")
+        if entry is not None and name != Teacher(place).row:
+            found.append({"name": name, "ratio": entry["ratio"], "published": published_share(group[0])})
+    return found
+
+
+def published_share(cell: Scored) -> float | None:
+    """Return the R@10 of a row over that of full data in the paper; ``None`` for rows that it has not."""
+    dataset = cell.place.dataset
+    plan = cell.plan if isinstance(cell, Student) else None
+    if dataset not in BINARY or not isinstance(plan, Method) or plan.distiller.num_rows != dataset.main[0]:
+        return None
+    found = share(dataset.published, plan.label or plan.distiller.method)
+    return None if found is None else round(found, 3)
 
 
 def cold(group: Sequence[Scored], metric: str = "HR@10") -> dict[str, Any] | None:
@@ -85,7 +122,7 @@ def cold(group: Sequence[Scored], metric: str = "HR@10") -> dict[str, Any] | Non
 def targets(rows: list[Row]) -> list[dict[str, Any]]:
     """Return FOSTER's share of full data on Games beside the published one."""
     mine = find(rows, dataset=GAMES.name, method="foster", budget=f"{GAMES.main[0]}x{LENGTH}", label="")
-    whole = find(rows, dataset=GAMES.name, method="full", recipe="windows")
+    whole = find(rows, dataset=GAMES.name, method="full")
     if mine is None or whole is None:
         return []
     ratio = mine["metrics"]["HR@10"]["mean"] / whole["metrics"]["HR@10"]["mean"]
@@ -103,7 +140,8 @@ def body(made: list[Scored]) -> dict[str, Any]:
             (groups[first], groups[second]) for first, second in pairs(place) if {first, second} <= groups.keys()
         ]
     unseen = [found for group in groups.values() if (found := cold(group)) is not None]
-    return body_of(made, rows, targets(rows), comparisons=comparisons(compared, metric="HR@10"), cold_items=unseen)
+    more = {"comparisons": comparisons(compared, metric="HR@10"), "shares": shares(made), "cold_items": unseen}
+    return body_of(made, rows, targets(rows), **more)
 
 
 RECIPE = Recipe("foster", SEEDS, cells, body)

@@ -140,6 +140,19 @@ def test_the_binary_loss_is_that_of_the_loop(negatives: int) -> None:
     torch.testing.assert_close(model.loss(batch), binary_loss(model, batch), rtol=1e-10, atol=0)
 
 
+def test_without_negatives_the_loss_runs_over_all_items() -> None:
+    model = text_model(negatives=0, embedding_dim=4).double()
+    batch = model.sampled(hard_batch(IDS, LENGTHS), at(1))
+    table = model.item_table
+    logits = model.encode(table[IDS[:, :-1]], LENGTHS) @ table[1:].T
+    expected = [
+        -logits[row, place].log_softmax(-1)[IDS[row, place + 1] - 1]
+        for row, length in enumerate(LENGTHS.tolist())
+        for place in range(length)
+    ]
+    torch.testing.assert_close(model.loss(batch), torch.stack(expected).mean(), rtol=1e-10, atol=0)
+
+
 def test_item_numbers_learn_the_binary_loss_too() -> None:
     model = MODELS["sasrec"](V, L, embedding_dim=4, num_blocks=1, inner_dim=6, generator=at()).double()
     batch = hard_batch(IDS, LENGTHS).with_negatives(2, V, at(1))
@@ -437,7 +450,7 @@ def test_an_item_without_a_text_is_told() -> None:
         ({"body": "bert4rec"}, "body.*choose from sasrec, gru4rec, narm"),
         ({"body_options": {"blocks": 1}}, "body_options of sasrec.*did you mean"),
         ({"body_options": {"embedding_dim": 3}}, "another embedding_dim than 8"),
-        ({"negatives": 0}, "negatives: 0 must be 1 or more"),
+        ({"negatives": -1}, "negatives: -1 must be 0 or more"),
         ({"missing_text": "skip"}, "missing_text"),
     ],
 )

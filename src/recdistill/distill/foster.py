@@ -78,7 +78,7 @@ class FOSTER:
     rank: int = 16
     """Rank of the user and of the time factor (d1 = d2), at least 1."""
     epochs: int = 20
-    """Epochs of ``steps_per_epoch`` outer steps, each followed by a judgement; at least 1."""
+    """Epochs of ``steps_per_epoch`` outer steps, each followed by a judgement; 0 for the rows as they begin."""
     steps_per_epoch: int = 100
     """Outer steps in an epoch, at least 1."""
     outer_learning_rate: float = 1e-3
@@ -142,7 +142,7 @@ class FOSTER:
     def __post_init__(self) -> None:
         """Check every field."""
         check_budget(self.num_rows, self.length, shortest=4)
-        counts = ["rank", "epochs", "steps_per_epoch", "outer_batch_size", "inner_steps", "window", "reset_every"]
+        counts = ["rank", "steps_per_epoch", "outer_batch_size", "inner_steps", "window", "reset_every"]
         counts += ["regulariser_pairs", "judge_steps", "judge_cases"]
         require_at_least(1, **{name: getattr(self, name) for name in counts})
         require_at_least(2, num_candidates=self.num_candidates)
@@ -150,7 +150,7 @@ class FOSTER:
         require_above(0, **{name: getattr(self, name) for name in rates})
         weights = ["outer_weight_decay", "inner_weight_decay", "judge_weight_decay"]
         weights += ["feature_weight", "regulariser_weight"]
-        require_at_least(0, **{name: getattr(self, name) for name in weights})
+        require_at_least(0, epochs=self.epochs, **{name: getattr(self, name) for name in weights})
         if self.max_inner_steps < self.window:
             raise OptionError("max_inner_steps", self.max_inner_steps, fix=f"must be at least window {self.window}")
         if not 0 <= self.pool[0] <= self.pool[1]:

@@ -52,8 +52,9 @@ class TextRecommender(Recommender):
 
     Weights of the encoder that are not trained are not among those that are saved: they lie in its own files.
 
-    Real histories are learnt with the binary loss and sampled negatives, distilled distributions with a softmax over a
-    sampled part of the catalogue; both are drawn anew in every step by :meth:`sampled`.
+    Real histories are learnt with the binary loss and sampled negatives, or with a softmax over all items; distilled
+    distributions with a softmax over a sampled part of the catalogue. What is sampled is drawn anew in every step by
+    :meth:`sampled`.
 
     Args:
         num_items: size of the catalogue, V; changed by :meth:`attach`.
@@ -72,7 +73,8 @@ class TextRecommender(Recommender):
         lora_rank: rank of the adapters, which are then all that is trained of the layers; 0 for none.
         lora_alpha: the adapters' output is multiplied by ``lora_alpha / lora_rank``.
         lora_dropout: rate before the adapters.
-        negatives: sampled items per target, in the binary loss.
+        negatives: sampled items per target, in the binary loss; 0 for a softmax over all items, which is for encoders
+            of which little is trained: a step encodes the whole catalogue.
         candidates: sampled items per step, in the loss of distributions; at most V are taken.
         fingerprint: SHA-256 of the encoder that the weights belong to; ``None`` accepts any.
         generator: where the weights are drawn from.
@@ -115,9 +117,9 @@ class TextRecommender(Recommender):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        require_at_least(1, max_seq_len=max_seq_len, negatives=negatives, candidates=candidates)
+        require_at_least(1, max_seq_len=max_seq_len, candidates=candidates)
         require_at_least(1, embedding_dim=embedding_dim)
-        require_at_least(0, lora_rank=lora_rank)
+        require_at_least(0, lora_rank=lora_rank, negatives=negatives)
         choose("pooling", pooling, POOLINGS)
         choose("missing_text", missing_text, MISSING)
         body_class = choose("body", body, BODIES)
@@ -314,9 +316,14 @@ class TextRecommender(Recommender):
 def sampled(
     batch: SequenceBatch, num_items: int, negatives: int, candidates: int, generator: torch.Generator
 ) -> SequenceBatch:
-    """Return a batch with negatives for targets that are ids, and with candidates for those that are distributions."""
+    """Return a batch with negatives for targets that are ids, and with candidates for those that are distributions.
+
+    Without negatives ids stay as they are: their loss is a softmax over all items.
+    """
     targets = batch.items if batch.targets is None else batch.targets
     if isinstance(targets, HardItems):
+        if negatives == 0:
+            return batch
         if num_items < 2:
             raise InputError("the catalogue has 1 item, and a negative is another one; give data with more items")
         return batch.with_negatives(negatives, num_items, generator)
