@@ -15,12 +15,27 @@ from collections.abc import Sequence
 
 from recdistill.study.grid import Outcome, in_order, run_grid
 from recdistill.study.local import LocalProcesses
-from recipes import ablation, beyond, cost, fair, foster, magazine_filters, parity, size_curve, transfer
+from recipes import (
+    ablation,
+    beyond,
+    cost,
+    fair,
+    foster,
+    foster_ablation,
+    foster_ids,
+    magazine_filters,
+    parity,
+    size_curve,
+    transfer,
+)
 from recipes.cells import Recipe
 from recipes.jobs import Scored
 from recipes.record import write_result
 
-MODULES = (parity, fair, beyond, transfer, ablation, cost, size_curve, magazine_filters, foster)
+MODULES = (
+    *(parity, fair, beyond, transfer, ablation, cost, size_curve, magazine_filters),
+    *(foster, foster_ids, foster_ablation),
+)
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in MODULES}
 
 

@@ -1,4 +1,4 @@
-"""Figures of FOSTER's paper, beside which ours stand (arXiv 2605.30772, its tables 2, 3 and 5).
+"""Figures of FOSTER's paper, beside which ours stand (arXiv 2605.30772, its table 2).
 
 Fractions, full ranking; TinyBERT under SASRec. Its Games, Foods and Yelp are other crops than those that are public, so
 that what compares is a row over the row of full data. Several runs are not told apart there, nor is their spread.
@@ -18,14 +18,6 @@ bilevel,0.0338,0.0185,0.0477,0.0219,0.0148,0.0093,0.0281,0.0135
 foster,0.0386,0.0217,0.0524,0.0251,0.0210,0.0139,0.0340,0.0181
 """
 """Table 2, without Foods; ``bilevel`` is the paper's TD3 in the last layer of the encoder."""
-ABLATION = {
-    "bilevel": (0.0332, 9.03),
-    "base": (0.0310, 1.43),
-    "items-kmeans": (0.0376, 2.25),
-    "regulariser-off": (0.0373, 2.33),
-    "layers-all": (0.0386, 2.42),
-}
-"""R@10 on Games and minutes of an epoch, table 3: the first two train the last layer, the others all."""
 
 
 def share(dataset: str, method: str) -> float | None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from recipes.foster_published import shares
 from recipes.grid_tables import Row, interval, markdown, of, seeds
 
 METRICS = ("HR@10", "NDCG@10", "HR@20", "NDCG@20")
@@ -16,30 +15,42 @@ def figure(value: Row, digits: int = 2) -> str:
     return mean if len(value["values"]) == 1 else f"{mean} [{low}, {high}]"
 
 
+def dataset(row: Row) -> str:
+    """Return a dataset without what all of them are called."""
+    return str(row["dataset"]).replace("-text", "")
+
+
 def what(row: Row) -> str:
-    """Return what a row is called: the bi-level gradient has a name of its own."""
-    return str(row["label"] or row["method"])
+    """Return what a row is trained on: the rows at the start and those of the bi-level gradient by their own names."""
+    return str(row.get("label") or row["method"])
+
+
+def sequences(row: Row) -> str:
+    """Return how many sequences a row has, and how long they are."""
+    return {"full": "all", "0x0": "-"}.get(row["budget"], str(row["budget"]))
 
 
 def size(row: Row) -> str:
-    """Return the bytes of rows alone; what every artifact holds besides is the same."""
-    return f"{row['bytes']:,}" if row["method"] == "full" else f"{row['bytes_without_item_factor']:,}"
+    """Return the bytes of rows alone; the item factor is the same in every artifact."""
+    return f"{row['bytes' if row['method'] == 'full' else 'bytes_without_item_factor']:,}"
+
+
+def called(name: str) -> str:
+    """Return the artifact that a cell's student was trained on."""
+    student = name.split("/")[2]
+    return f"`{student.replace('full-text-random-windows', 'full').removesuffix('-text-random-judging')}`"
 
 
 def main_table(found: Row) -> str:
     """Return every row of table 2, each also as a share of full data, beside the share that is published."""
-    ratios = {entry["first"]: entry for entry in found["of_full"]}
+    shares = {entry["name"]: entry for entry in found["shares"]}
     lines = []
     for row in found["rows"]:
-        whole = row["method"] == "full"
-        dataset = row["dataset"].removesuffix("-text")
-        same = not whole and row["kind"] == "budget" and row["budget"] == row["published_budget"]
-        told = shares(dataset, "HR@10").get(what(row)) if same else None
-        entry = ratios.get(row["name"])
-        ratio = interval(entry["ratio"] if entry else None)
-        names = [dataset, f"`{what(row)}`", "all" if whole else row["budget"], size(row), seeds(row)]
+        names = [dataset(row), f"`{what(row)}`", sequences(row), size(row), seeds(row)]
+        entry = shares.get(row["name"], {"ratio": None, "published": None})
+        told = "-" if entry["published"] is None else f"{entry['published']:.2f}"
         scores = [figure(row["metrics"][metric]) for metric in METRICS]
-        lines.append([*names, *scores, ratio, "-" if told is None else f"{told:.2f}"])
+        lines.append([*names, *scores, interval(entry["ratio"]), told])
     names = ["dataset", "trained on", "sequences", "bytes", "seeds", *HEADS]
     return markdown([*names, "R@10 of full data", "published"], lines)
 
@@ -48,11 +59,10 @@ def comparisons(found: Row) -> str:
     """Return FOSTER beside each other row."""
     lines = []
     for entry in found["comparisons"]:
-        dataset, _, first = entry["first"].split("/")
-        second = entry["second"].split("/")[2]
-        names = [text.removesuffix("-text-random-judging") for text in (first, second)]
+        names = [called(entry["first"]), called(entry["second"])]
         figures = [interval(entry["difference"], 100), interval(entry["ratio"]), f"{entry['p_holm']:.3f}"]
-        lines.append([dataset.removesuffix("-text"), *(f"`{name}`" for name in names), str(entry["seeds"]), *figures])
+        where = entry["first"].split("/")[0].replace("-text", "")
+        lines.append([where, *names, str(entry["seeds"]), *figures])
     return markdown(["dataset", "rows", "beside", "seeds", "difference, points", "ratio", "p (Holm)"], lines)
 
 
@@ -60,10 +70,9 @@ def cold(found: Row) -> str:
     """Return recall for items that no training event has."""
     lines = []
     for entry in found["cold_items"]:
-        dataset, _, name = entry["name"].split("/")
-        score = figure(entry)
-        said = name.removesuffix("-text-random-judging").replace("full-text-random-windows", "full")
-        lines.append([dataset.removesuffix("-text"), f"`{said}`", f"{entry['events']:,}", str(len(entry["values"])), score])
+        where = entry["name"].split("/")[0].replace("-text", "")
+        sizes = [f"{entry['events']:,}", str(len(entry["values"]))]
+        lines.append([where, called(entry["name"]), *sizes, figure(entry)])
     return markdown(["dataset", "trained on", "events", "seeds", "R@10"], lines)
 
 

@@ -61,12 +61,30 @@ def with_softmax(dataset: Dataset) -> Dataset:
     return replace(dataset, name=f"{dataset.name}-softmax", text=text, teacher=teacher, budgets=dataset.budgets[:1])
 
 
+def with_layers(name: str) -> Dataset:
+    """Return the users and items of Games with ten events each, with so much of the encoder trained.
+
+    Only there an encoder can be trained on two cores; ``none`` has the same few epochs.
+    """
+    return replace(
+        GAMES,
+        name=f"games-dense-{name}",
+        spec=PrepareSpec(name="games-dense", split="leave-one-out", min_user=10, min_item=10),
+        text=text_config(layers=LAYERS[name], max_tokens=16, candidates=64),
+        teacher=replace(TEACHER, epochs=3, batch_size=64),
+        judging=replace(JUDGING, patience=4, epochs=20),
+    )
+
+
 GAMES = text_dataset("dealrec-games", "games", "given", ((20, LENGTH), (60, LENGTH)))
 BEAUTY = text_dataset("amazon-beauty-2014", "beauty", "leave-one-out", ((20, LENGTH), (60, LENGTH)))
 YELP = text_dataset("yelp-s3rec", "yelp", "leave-one-out", ((60, LENGTH), (20, LENGTH)))
 BINARY = (GAMES, BEAUTY, YELP)
 SOFTMAX = (with_softmax(BEAUTY), with_softmax(GAMES))
-TEXT_DATASETS = (*BINARY, *SOFTMAX)
+LAYERS: dict[str, int | str] = {"none": 0, "last": 1, "all": "all"}
+"""Layers of the encoder that are trained on the dense part of Games, by what they are called."""
+DENSE = tuple(with_layers(name) for name in LAYERS)
+TEXT_DATASETS = (*BINARY, *SOFTMAX, *DENSE)
 
 
 def foster(budget: Budget, **options: Any) -> FOSTER:
