@@ -14,7 +14,7 @@ from recdistill.study.students import ItemTable
 from recipes.cells import Recipe, selector, student
 from recipes.collect import body_of, by_row, comparisons, rows_of
 from recipes.datasets import ML_100K
-from recipes.jobs import Artifact, Scored, Teacher, seed_by_seed
+from recipes.jobs import Scored, Teacher, seed_by_seed
 from recipes.places import Place
 from recipes.plans import Method
 

@@ -1,7 +1,6 @@
 """Tables of FOSTER's results."""
 
 from collections.abc import Callable
-from typing import Any
 
 from recipes.grid_tables import Row, interval, markdown, of, seeds
 

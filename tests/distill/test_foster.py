@@ -339,6 +339,15 @@ def test_the_trace_tells_the_multiplier_and_how_often_it_was_zero(train: Develop
         assert one["multiplier_zero"] in (0, 1 / 3, 2 / 3, 1)
 
 
+def test_no_epochs_give_the_rows_as_they_begin(train: Development, teacher: Trajectory) -> None:
+    settings = replace(TINY, epochs=0)
+    summary = made_by(settings, train, teacher)
+    expected = task_of(settings, train, teacher).synthetic.frozen_rows()
+    for name, value in expected.tensors().items():
+        torch.testing.assert_close(summary.rows.tensors()[name], value, rtol=0, atol=0)
+    assert summary.trace == ()
+
+
 def test_a_divergence_is_told(train: Development, teacher: Trajectory) -> None:
     task = task_of(TINY, train, teacher)
     with torch.no_grad():

@@ -186,7 +186,7 @@ class FOSTER:
     ) -> Summary:
         """Return the learnt rows that scored best on the validation part; ``previous`` is ignored."""
         task = self.task(train, teacher, rng, context)
-        return self.summary(task, self.outer_loop().learn(task, context))
+        return self.summary(task, self.outer_loop().learn(task, context) if self.epochs else Learnt((), 0.0))
 
     def task(self, train: Development, teacher: Trajectory, rng: Streams, context: RunContext) -> "FosterTask":
         """Return what the outer loop learns.
