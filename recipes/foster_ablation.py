@@ -38,6 +38,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
 ROWS = (5, 10, 40)
 """Sequences beside the base's 20."""
 
+
 def few_steps(epochs: int) -> FOSTER:
     """Return FOSTER with few steps over few items."""
     few: dict[str, Any] = {"steps_per_epoch": 50, "inner_steps": 5, "num_candidates": 64, "outer_batch_size": 16}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from recipes.grid_tables import Row, interval, markdown, of, seeds
+from recipes.grid_tables import Row, interval, markdown, of, result, seeds
 
 METRICS = ("HR@10", "NDCG@10", "HR@20", "NDCG@20")
 HEADS = ("R@10", "N@10", "R@20", "N@20")
@@ -84,9 +84,79 @@ def targets(found: Row) -> str:
     return markdown(["what", "target", "measured", "met"], lines)
 
 
+def ablation(found: Row) -> str:
+    """Return every variant of FOSTER on Games, and the layers on its dense part."""
+    options = [row for row in found["rows"] if row["variant"]]
+    lines = []
+    for row in options:
+        scores = [figure(row["metrics"][metric]) for metric in METRICS]
+        lines.append([row["variant"].replace("_", " "), sequences(row), seeds(row), *scores, cost(row)])
+    return markdown(["FOSTER with", "sequences", "seeds", *HEADS, "distil s"], lines)
+
+
+def layers(found: Row) -> str:
+    """Return full data, the start and FOSTER by how much of the encoder is trained."""
+    lines = []
+    for row in found["rows"]:
+        if not row["variant"]:
+            scores = [figure(row["metrics"][metric]) for metric in METRICS]
+            trained = row["dataset"].removeprefix("games-dense-")
+            lines.append([trained, f"`{what(row)}`", seeds(row), *scores, cost(row)])
+    return markdown(["layers trained", "trained on", "seeds", *HEADS, "distil s"], lines)
+
+
+def cost(row: Row) -> str:
+    """Return the seconds of a distillation."""
+    seconds = row["seconds"].get("distill")
+    return "-" if seconds is None else f"{seconds:,.0f}"
+
+
+def numbers(found: Row) -> str:
+    """Return FOSTER, TD3 and controls on item numbers."""
+    lines = []
+    for row in found["rows"]:
+        scores = [figure(row["metrics"][metric]) for metric in ("HR@10", "NDCG@10")]
+        lines.append([row["variant"], row["items"], seeds(row), *scores, cost(row)])
+    return markdown(["trained on", "item table", "seeds", "HR@10", "NDCG@10", "distil s"], lines)
+
+
+def steps() -> str:
+    """Return time and memory of an outer step by its gradient, and the paper's epochs."""
+    found = result("benchmarks/foster_step")
+    if found is None:
+        return "Not run yet: `python -m benchmarks.foster_step --json`.\n"
+    lines = []
+    for row in found["rows"]:
+        names = [row["way"], row["items"], row["layers"]]
+        mine = [f"{row['seconds']:.2f}", f"{row['extra_mb']:,.0f}"] if row["fits"] else ["does not fit", "-"]
+        told = [row["published_minutes"], row["published_mb"]]
+        lines.append([*names, *mine, *("-" if value is None else f"{value:,}" for value in told)])
+    names = ["seconds", "extra MB", "published minutes an epoch", "published MB"]
+    return markdown(["gradient", "items", "layers", *names], lines)
+
+
+def step_targets() -> str:
+    """Return what was asked of the step and what was measured."""
+    found = result("benchmarks/foster_step")
+    lines = (
+        []
+        if found is None
+        else [
+            [entry["what"], entry["target"], f"{entry['measured']:.3g}", "yes" if entry["met"] else "**missed**"]
+            for entry in found["targets"]
+        ]
+    )
+    return markdown(["what", "target", "measured", "met"], lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "foster": of("foster", main_table),
     "foster_comparisons": of("foster", comparisons),
     "foster_cold": of("foster", cold),
     "foster_targets": of("foster", targets),
+    "foster_ablation": of("foster_ablation", ablation),
+    "foster_layers": of("foster_ablation", layers),
+    "foster_ids": of("foster_ids", numbers),
+    "foster_step": steps,
+    "foster_step_targets": step_targets,
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recdistill.storage import read_json, write_text
-from recipes import certificate_tables, grid_tables
+from recipes import certificate_tables, foster_tables, grid_tables
 from recipes.grid_tables import markdown
 from recipes.record import RESULTS, ROOT
 
@@ -223,6 +223,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "plan_error": plan_error,
     **grid_tables.TABLES,
     **certificate_tables.TABLES,
+    **foster_tables.TABLES,
 }
 
 

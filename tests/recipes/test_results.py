@@ -8,9 +8,10 @@ import pytest
 from tiny_grid import fake
 
 from recdistill.storage import read_json, write_json
-from recipes import grid_tables, record
+from recipes import grid_tables, record, tables
 from recipes.__main__ import RECIPES, collect
 from recipes.collect import find
+from recipes.foster_published import share
 from recipes.datasets import DATASETS
 from recipes.jobs import Scored, Student
 from recipes.places import Prepare
@@ -50,7 +51,7 @@ def made(name: str, *, leave: int = 0, seeds: int = 2) -> tuple[list[Scored], di
 
 def lines(name: str) -> list[list[str]]:
     """Return the cells of a table, without header."""
-    rows = [line for line in grid_tables.TABLES[name]().splitlines() if line.startswith("|")][2:]
+    rows = [line for line in tables.TABLES[name]().splitlines() if line.startswith("|")][2:]
     return [[text.strip() for text in row.strip("|").split("|")] for row in rows]
 
 
@@ -85,6 +86,50 @@ def test_parity_stands_beside_the_paper(elsewhere: Path) -> None:
     counts = {(row[0], row[1]): [int(text) for text in row[2:]] for row in lines("parity_summary")}
     assert counts["ml-100k", "`td3`"][0] == 9 * 3 + 4
     assert all(figures == match + above + below for figures, match, above, below in counts.values())
+
+
+def test_foster_stands_beside_full_data_as_the_paper_s_does(elsewhere: Path) -> None:
+    cells, _ = made("foster")
+    line = next(line for line in lines("foster") if line[:3] == ["games", "`foster`", "20x20"])
+    games = [c for c in cells if c.row.startswith("games-text/")]
+    mine = [c.cell()["metrics"]["full"]["HR@10"] for c in games if c.row.endswith("/foster-20x20-text-random-judging")]
+    whole = [c.cell()["metrics"]["full"]["HR@10"] for c in games if "/full-" in c.row]
+    assert len(mine) == len(whole) == 2
+    assert line[9].startswith(f"{sum(mine) / sum(whole):.2f} [")
+    assert line[10] == f"{0.0386 / 0.0350:.2f}"
+    published = {(line[0], line[1], line[2]): line[10] for line in lines("foster")}
+    assert published["yelp", "`random`", "60x20"] == f"{0.0208 / 0.0390:.2f}"
+    assert published["games", "`foster`", "60x20"] == "-"  # the paper has 20 there
+    assert published["beauty", "`foster`", "20x20"] == "-"
+    assert published["games-softmax", "`foster`", "20x20"] == "-"
+    assert lines("foster_targets")[0][1] == "1.1"
+
+
+def test_the_shares_are_those_of_the_paper() -> None:
+    assert share("games", "full") == 1
+    assert share("yelp", "td3") is None
+    assert share("beauty", "foster") is None
+
+
+def test_ablations_of_foster_are_named(elsewhere: Path) -> None:
+    _, result = made("foster_ablation")
+    named = [line[0] for line in lines("foster_ablation")]
+    assert named[:3] == ["base", "before the first step", "bi-level"]
+    assert "items all" in named
+    assert [line[:2] for line in lines("foster_layers")][:3] == [
+        ["none", "`full`"],
+        ["none", "`start`"],
+        ["none", "`foster`"],
+    ]
+    assert len(named) + len(lines("foster_layers")) == len(result["rows"])
+
+
+def test_the_fast_mode_stands_beside_td3(elsewhere: Path) -> None:
+    made("foster_ids")
+    named = {(line[0], line[1]): line for line in lines("foster_ids")}
+    assert named["TD3", "random"][-1] == "10"
+    assert named["full", "random"][-1] == "-"
+    assert named["FOSTER, 512 items", "given"][2] == "2 of 3"
 
 
 def test_transfer_is_relative_to_the_student_s_own_score(elsewhere: Path) -> None:

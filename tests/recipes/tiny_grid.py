@@ -88,7 +88,8 @@ def named(cell: Scored) -> dict[str, object]:
         }
     method, budget, label = ("full", "full", "") if cell.plan is None else of_plan(cell.plan)
     names = {"method": method, "model": cell.model, "budget": budget, "items": cell.items, "label": label}
-    return names | {"recipe": cell.recipe, "bytes": 10}
+    size = {} if cell.plan is None else {"bytes_without_item_factor": 4}
+    return names | {"recipe": cell.recipe, "bytes": 10} | size
 
 
 def of_plan(plan: Plan) -> tuple[str, str, str]:
