@@ -74,7 +74,7 @@ def test_uniform_rows_have_no_conditional_distance() -> None:
 @pytest.mark.parametrize(
     ("form", "expected"),
     [
-        ("align", ((2 / 3 - 0.4) ** 2 + (1 / 3 - 0.6) ** 2 + (2 - 2.0) ** 2) / 3),
+        ("align", 0.9 * ((2 / 3 - 0.4) ** 2 + (1 / 3 - 0.6) ** 2 + (2 - 2.0) ** 2) / 3),  # 0.9 = 3^2 / (1 + 3^2)
         ("pull", (2 * math.exp(-0.2 / 0.3) + math.exp(-1) + 6 * math.exp(-1 / 0.3)) / 3),
     ],
 )
@@ -86,6 +86,16 @@ def test_the_forms_on_known_distances(form: str, expected: float) -> None:
 def test_distances_in_proportion_are_aligned() -> None:
     semantic = torch.rand(30, generator=at()).double()
     assert float(mismatch(semantic, 7 * semantic, "align")) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 100.0])
+def test_alignment_neither_flattens_nor_sharpens(scale: float) -> None:
+    semantic = torch.rand(30, generator=at()).double()
+    apart = (scale * torch.rand(30, generator=at(1)).double()).requires_grad_()
+    (slope,) = torch.autograd.grad(mismatch(semantic, apart, "align"), apart)
+    assert float(slope.norm()) > 0
+    assert float(slope.norm()) < 1  # rows that are almost uniform are not drowned in it
+    assert float(slope @ apart.detach()) == pytest.approx(0, abs=1e-9 * float(slope.norm() * apart.detach().norm()))
 
 
 @pytest.mark.parametrize("form", ["align", "pull"])
@@ -107,7 +117,7 @@ def test_only_the_conditional_distance_moves_the_rows(form: str) -> None:
         apart = conditional(SoftItems(values, items.keys, candidates=CHOSEN), places)
         if form == "pull":
             return (torch.exp(-semantic / semantic.median()) * apart).mean()
-        return (apart / mean - semantic / semantic.mean()).square().mean()
+        return mean**2 / (1 + mean**2) * (apart / apart.mean() - semantic / semantic.mean()).square().mean()
 
     step = 1e-6
     direction = torch.randn(queries.shape, dtype=torch.float64, generator=at(5))

@@ -64,9 +64,13 @@ class DistributionalLoss:
         d_sem  = 1/2 |p_i - p_j|_1                 total variation, in [0, 1], constant
         d_cond = |log P_i - log P_j|               whatever the number of candidates
 
-    the loss is the mean over pairs of ``(d_cond / mean d_cond - d_sem / mean d_sem)^2`` (``align``), or of
-    ``exp(-d_sem / median d_sem) d_cond`` (``pull``). Means and medians are constants. Rows of equal probabilities have
-    ``d_cond = 0``; ``align`` drives them apart, ``pull`` does not.
+    the loss is the mean over pairs of ``w (d_cond / mean d_cond - d_sem / mean d_sem)^2`` (``align``), or of
+    ``exp(-d_sem / median d_sem) d_cond`` (``pull``), where the median is constant.
+
+    ``align`` says which items differ more than others, and nothing of how much all of them do: multiplying the logits of
+    the rows by a number leaves the quotient as it is, so that it can neither flatten the rows nor sharpen them. With a
+    constant mean it does flatten them, the more the flatter they are. The constant ``w = m^2 / (1 + m^2)`` of the mean
+    ``m`` of ``d_cond`` keeps it from drowning everything else while the rows are almost uniform.
 
     Args:
         teacher: fixed, with the vectors of all items in its table.
@@ -121,5 +125,7 @@ def mismatch(semantic: Float[Tensor, " K"], conditional: Float[Tensor, " K"], fo
     tiny = torch.finfo(conditional.dtype).tiny
     if form == "pull":
         return (torch.exp(-semantic / semantic.median().clamp(min=tiny)) * conditional).mean()
-    scaled = conditional / conditional.detach().mean().clamp(min=tiny)
-    return (scaled - semantic / semantic.mean().clamp(min=tiny)).square().mean()
+    mean = conditional.mean().clamp(min=tiny)
+    apart = conditional / mean - semantic / semantic.mean().clamp(min=tiny)
+    level = mean.detach().square()
+    return level / (1 + level) * apart.square().mean()
