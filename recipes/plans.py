@@ -15,7 +15,7 @@ from recdistill.errors import InputError, choose
 from recdistill.study.controls import METHODS, row_bytes
 from recdistill.training.trajectory import Trajectory
 
-REVISIONS = {"refined": 2}
+REVISIONS = {"refined": 2, "foster": 2}
 """Counts up when a method comes to give something else with the same options, so that what it gave before is not taken
 for it; 1 for methods that are not named."""
 
