@@ -408,6 +408,14 @@ def test_every_selector_and_control_takes_a_teacher_that_reads(
     torch.testing.assert_close(loaded.item_factor, reader.best().item_table[1:])
 
 
+def test_teachers_of_several_seeds_share_what_is_read_of_texts(texts: Development, tmp_path: Path) -> None:
+    spec = TeacherSpec(model="text", config=TEXT, max_seq_len=8, recipe=TrainingRecipe(epochs=1, max_steps=1))
+    shared = tmp_path / "texts"
+    folders = [teach(texts, spec, seed, tmp_path / str(seed), texts=shared).folder for seed in (0, 1)]
+    assert len(list(shared.iterdir())) == 1
+    assert [list((tmp_path / str(seed)).iterdir()) for seed in (0, 1)] == [[folder] for folder in folders]
+
+
 @pytest.mark.parametrize("method", ["td3", "farzi"])
 def test_methods_over_item_tables_say_so(method: str, texts: Development, reader: Trajectory) -> None:
     with pytest.raises(OptionError, match=r"'text' has no item table to differentiate in; use --method foster"):
