@@ -57,7 +57,8 @@ def cells(seeds: Sequence[int]) -> list[Scored]:
 def body(made: list[Scored]) -> dict[str, Any]:
     """Return the result: scores, what an artifact cost, and each FOSTER beside TD3."""
     place, groups = Place(ML_100K, BUDGET[1], SEEDS[0]), by_row(made)
-    named, pairs = {}, []
+    named: dict[str, str] = {}
+    pairs: list[tuple[list[Scored], list[Scored]]] = []
     for items in TABLES:
         row_of = {name: student(place, plan, items, "judging").row for name, plan in plans().items()}
         named |= {row: name for name, row in row_of.items()}

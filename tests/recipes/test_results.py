@@ -11,8 +11,8 @@ from recdistill.storage import read_json, write_json
 from recipes import grid_tables, record, tables
 from recipes.__main__ import RECIPES, collect
 from recipes.collect import find
-from recipes.foster_published import share
 from recipes.datasets import DATASETS
+from recipes.foster_published import share
 from recipes.jobs import Scored, Student
 from recipes.places import Prepare
 from recipes.record import as_json

@@ -67,10 +67,10 @@ class DistributionalLoss:
     the loss is the mean over pairs of ``w (d_cond / mean d_cond - d_sem / mean d_sem)^2`` (``align``), or of
     ``exp(-d_sem / median d_sem) d_cond`` (``pull``), where the median is constant.
 
-    ``align`` says which items differ more than others, and nothing of how much all of them do: multiplying the logits of
-    the rows by a number leaves the quotient as it is, so that it can neither flatten the rows nor sharpen them. With a
-    constant mean it does flatten them, the more the flatter they are. The constant ``w = m^2 / (1 + m^2)`` of the mean
-    ``m`` of ``d_cond`` keeps it from drowning everything else while the rows are almost uniform.
+    ``align`` says which items differ more than others, and nothing of how much all of them do: multiplying the logits
+    of the rows by a number leaves the quotient as it is, so that it can neither flatten the rows nor sharpen them. With
+    a constant mean it does flatten them, the more the flatter they are. The constant ``w = m^2 / (1 + m^2)`` of the
+    mean ``m`` of ``d_cond`` keeps it from drowning everything else while the rows are almost uniform.
 
     Args:
         teacher: fixed, with the vectors of all items in its table.
