@@ -43,8 +43,9 @@ def called(name: str) -> str:
 def main_table(found: Row) -> str:
     """Return every row of table 2, each also as a share of full data, beside the share that is published."""
     shares = {entry["name"]: entry for entry in found["shares"]}
+    order = list(dict.fromkeys(row["dataset"] for row in found["rows"]))
     lines = []
-    for row in found["rows"]:
+    for row in sorted(found["rows"], key=lambda row: order.index(row["dataset"])):
         names = [dataset(row), f"`{what(row)}`", sequences(row), size(row), seeds(row)]
         entry = shares.get(row["name"], {"ratio": None, "published": None})
         told = "-" if entry["published"] is None else f"{entry['published']:.2f}"
