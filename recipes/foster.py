@@ -47,7 +47,7 @@ def bilevel(budget: Budget) -> Method:
 
 
 def plans(dataset: Dataset, budget: Budget) -> list[Plan]:
-    """Return everything that is trained on at a budget; FOSTER last, after all that costs less."""
+    """Return everything that is trained on at a budget: controls, FOSTER, what is as large as it, the bi-level rows."""
     first = Method(foster(budget))
     made: list[Plan] = [Method(selector(name, (0, 0) if name == "untrained" else budget)) for name in CONTROLS]
     made += [start(budget), first, *(EqualBytes(control, first, LENGTH) for control in ("random_soft", "random"))]

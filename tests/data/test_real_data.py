@@ -7,6 +7,7 @@ import raw_samples
 
 from recdistill.data.prepared import PrepareSpec, prepare
 from recdistill.data.readers import read_log
+from recdistill.data.text import Catalogue
 from recdistill.errors import DataError
 
 
@@ -95,3 +96,22 @@ def test_kuairand_in_blocks(data, tmp_path):
     )
     assert spans.height == 10
     assert (spans["b"][:-1] < spans["a"][1:]).all()
+
+
+# folder, split, items, and what the text of one item begins with
+TEXTS = {
+    "dealrec-games": ("given", 17_332, "X: Beyond the Frontier - PC. Category: Video Games"),
+    "dealrec-microlens-50k": ("given", 19_217, "# Yummy food"),
+    "amazon-beauty-2014": ("leave-one-out", 12_101, "Glow in the Dark Neon Nail Polish (6 Pack). Category: Beauty"),
+    "yelp-s3rec": ("leave-one-out", 20_033, "Moon Congee. Category: Restaurants, Bubble Tea"),
+    "ml-1m": ("leave-one-out", 3416, "Toy Story (1995). Genres: Animation, Children's"),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_item_of_the_text_datasets_has_a_text(name, data, tmp_path):
+    split, count, begins = TEXTS[name]
+    made = prepare(data / name, tmp_path / "prepared", PrepareSpec(split=split))
+    texts = Catalogue(made.items(), tmp_path).texts()
+    assert len(texts) == count
+    assert any(text.startswith(begins) for text in texts)
