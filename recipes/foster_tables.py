@@ -2,16 +2,15 @@
 
 from collections.abc import Callable
 
-from recipes.grid_tables import Row, interval, markdown, of, result, seeds
+from recipes.grid_tables import Row, interval, markdown, of, percent, reached, result, seeds
 
 METRICS = ("HR@10", "NDCG@10", "HR@20", "NDCG@20")
 HEADS = ("R@10", "N@10", "R@20", "N@20")
 
 
-def figure(value: Row, digits: int = 2) -> str:
-    """Return a mean in percent, with its interval where there are several seeds."""
-    mean, low, high = (f"{100 * value[name]:.{digits}f}" for name in ("mean", "low", "high"))
-    return mean if len(value["values"]) == 1 else f"{mean} [{low}, {high}]"
+def figure(value: Row) -> str:
+    """Return a mean in percent, as precisely as scores of some percent are told apart."""
+    return percent(value, 2)
 
 
 def dataset(row: Row) -> str:
@@ -78,11 +77,7 @@ def cold(found: Row) -> str:
 
 def targets(found: Row) -> str:
     """Return what was aimed at and what was reached."""
-    lines = [
-        [entry["what"], f"{entry['published']:g}", f"{entry['measured']:.3g}", "yes" if entry["met"] else "**missed**"]
-        for entry in found["targets"]
-    ]
-    return markdown(["what", "target", "measured", "met"], lines)
+    return reached(found["targets"])
 
 
 def ablation(found: Row) -> str:
@@ -139,15 +134,7 @@ def steps() -> str:
 def step_targets() -> str:
     """Return what was asked of the step and what was measured."""
     found = result("benchmarks/foster_step")
-    lines = (
-        []
-        if found is None
-        else [
-            [entry["what"], entry["target"], f"{entry['measured']:.3g}", "yes" if entry["met"] else "**missed**"]
-            for entry in found["targets"]
-        ]
-    )
-    return markdown(["what", "target", "measured", "met"], lines)
+    return reached([] if found is None else found["targets"])
 
 
 TABLES: dict[str, Callable[[], str]] = {

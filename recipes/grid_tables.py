@@ -19,10 +19,10 @@ def result(name: str) -> Row | None:
     return found
 
 
-def percent(value: dict[str, Any]) -> str:
+def percent(value: dict[str, Any], digits: int = 1) -> str:
     """Return a mean in percent, with its interval where there are several seeds."""
-    mean = f"{100 * value['mean']:.1f}"
-    return mean if len(value["values"]) == 1 else f"{mean} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+    mean, low, high = (f"{100 * value[name]:.{digits}f}" for name in ("mean", "low", "high"))
+    return mean if len(value["values"]) == 1 else f"{mean} [{low}, {high}]"
 
 
 def interval(value: Row | None, scale: float = 1.0, digits: int = 2) -> str:
@@ -42,6 +42,15 @@ def markdown(header: list[str], lines: Lines) -> str:
     """Return a Markdown table; the first column stands left, the others right."""
     rows = [header, ["---", *["---:"] * (len(header) - 1)], *lines]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def reached(entries: list[Row]) -> str:
+    """Return what was aimed at, in results or in benchmarks, and what was reached."""
+    lines = []
+    for entry in entries:
+        aim, digits = (entry["target"], 3) if "target" in entry else (f"{entry['published']:g}", 4)
+        lines.append([entry["what"], aim, f"{entry['measured']:.{digits}g}", "yes" if entry["met"] else "**missed**"])
+    return markdown(["what", "target", "measured", "met"], lines)
 
 
 def of(name: str, make: Callable[[Row], str]) -> Callable[[], str]:

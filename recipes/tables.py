@@ -13,20 +13,12 @@ from typing import Any
 
 from recdistill.storage import read_json, write_text
 from recipes import certificate_tables, foster_tables, grid_tables
-from recipes.grid_tables import markdown
+from recipes.grid_tables import markdown, percent, reached
 from recipes.record import RESULTS, ROOT
 
 PAGES = ("README.md", "docs/results.md", "docs/performance.md", "docs/plan.md")
 MARK = re.compile(r"(<!-- table: (?P<name>[a-z0-9_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Row = dict[str, Any]
-
-
-def percent(row: Row, metric: str) -> str:
-    """Return a mean in percent, with its interval where there are several seeds."""
-    value = row["metrics"][metric]
-    if len(value["values"]) == 1:
-        return f"{100 * value['mean']:.1f}"
-    return f"{100 * value['mean']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
 
 
 def td3_rows() -> list[Row]:
@@ -60,10 +52,10 @@ def comparison(recipe: str) -> str:
                 f"`{sampled['method']}`",
                 "all" if sampled["budget"] == "full" else sampled["budget"] if sampled["budget"] != "0x0" else "-",
                 f"{sampled['bytes']:,}",
-                percent(sampled, "HR@10"),
-                percent(sampled, "NDCG@10"),
-                percent(full, "HR@10"),
-                percent(full, "NDCG@10"),
+                percent(sampled["metrics"]["HR@10"]),
+                percent(sampled["metrics"]["NDCG@10"]),
+                percent(full["metrics"]["HR@10"]),
+                percent(full["metrics"]["NDCG@10"]),
             ]
         )
     return markdown(header, lines)
@@ -71,12 +63,7 @@ def comparison(recipe: str) -> str:
 
 def targets() -> str:
     """Return what was aimed at and what was reached."""
-    found = read_json(RESULTS / "td3_ml100k.json")["targets"]
-    lines = [
-        [entry["what"], f"{entry['published']:g}", f"{entry['measured']:.4g}", "yes" if entry["met"] else "**missed**"]
-        for entry in found
-    ]
-    return markdown(["what", "target", "measured", "met"], lines)
+    return reached(read_json(RESULTS / "td3_ml100k.json")["targets"])
 
 
 def engine(name: str) -> Row:
@@ -87,12 +74,7 @@ def engine(name: str) -> Row:
 
 def engine_targets() -> str:
     """Return what was asked of the engine and what was measured."""
-    lines = [
-        [entry["what"], entry["target"], f"{entry['measured']:.3g}", "yes" if entry["met"] else "**missed**"]
-        for name in ("meta_gradient", "outer_step")
-        for entry in engine(name)["targets"]
-    ]
-    return markdown(["what", "target", "measured", "met"], lines)
+    return reached([entry for name in ("meta_gradient", "outer_step") for entry in engine(name)["targets"]])
 
 
 def meta_gradient() -> str:
