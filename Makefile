@@ -29,7 +29,8 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix src tests recipes benchmarks docs
 
 # Results need the datasets: RECDISTILL_DATA must name the folder that holds them. What is finished is not done again.
-RECIPES := parity fair beyond transfer ablation cost size_curve magazine_filters foster foster_ids foster_ablation
+RECIPES := parity fair beyond transfer ablation cost size_curve magazine_filters foster foster_ids foster_ablation \
+	foster_transfer
 
 results/certificate_td3_ml100k.json: $(STAMP) FORCE
 	$(BIN)/python -m recipes.certificate --workers $(WORKERS)

@@ -23,6 +23,7 @@ from recipes import (
     foster,
     foster_ablation,
     foster_ids,
+    foster_transfer,
     magazine_filters,
     parity,
     size_curve,
@@ -34,7 +35,7 @@ from recipes.record import write_result
 
 MODULES = (
     *(parity, fair, beyond, transfer, ablation, cost, size_curve, magazine_filters),
-    *(foster, foster_ids, foster_ablation),
+    *(foster, foster_ids, foster_ablation, foster_transfer),
 )
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in MODULES}
 

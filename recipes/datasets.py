@@ -14,7 +14,7 @@ from recdistill.distill.base import Engine
 from recdistill.distill.td3 import TD3
 from recdistill.training.fit import TrainingRecipe
 from recipes.record import RUNS
-from recipes.zoo import VARIANTS, architecture
+from recipes.zoo import TEXT_VARIANTS, VARIANTS, architecture
 
 Budget = tuple[int, int]
 """Sequences, and items in each."""
@@ -93,8 +93,8 @@ class Dataset:
         """Return the arguments of a student: the dataset's own SASRec, a variant, or another family beside it."""
         if model == "sasrec":
             return dict(self.sasrec)
-        if model == "text":
-            return dict(self.text)
+        if architecture(model) == "text":
+            return {**self.text, **TEXT_VARIANTS.get(model, {})}
         return dict(VARIANTS[model].config) if model in VARIANTS else OTHERS[model]
 
     def td3(self, budget: Budget, **options: Any) -> TD3:

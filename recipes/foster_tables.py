@@ -101,6 +101,17 @@ def layers(found: Row) -> str:
     return markdown(["layers trained", "trained on", "seeds", *HEADS, "distil s"], lines)
 
 
+def transfer(found: Row) -> str:
+    """Return students of other architectures, each beside its own score on all data."""
+    shares = {entry["first"]: entry["ratio"] for entry in found["ratios"]}
+    lines = []
+    for row in found["rows"]:
+        scores = [figure(row["metrics"][metric]) for metric in METRICS]
+        names = [dataset(row), row["model"], f"`{what(row)}`", seeds(row)]
+        lines.append([*names, *scores, interval(shares.get(row["name"]))])
+    return markdown(["dataset", "student", "trained on", "seeds", *HEADS, "R@10 of its full data"], lines)
+
+
 def cost(row: Row) -> str:
     """Return the seconds of a distillation."""
     seconds = row["seconds"].get("distill")
@@ -145,6 +156,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "foster_ablation": of("foster_ablation", ablation),
     "foster_layers": of("foster_ablation", layers),
     "foster_ids": of("foster_ids", numbers),
+    "foster_transfer": of("foster_transfer", transfer),
     "foster_step": steps,
     "foster_step_targets": step_targets,
 }

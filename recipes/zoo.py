@@ -4,6 +4,8 @@
 Which models a method has seen is a property of the method: those among its ``families``.
 """
 
+from typing import Any
+
 from recdistill.distill.peers import FAMILIES, Family
 
 OWN = "sasrec_32"
@@ -17,10 +19,18 @@ VARIANTS: dict[str, Family] = {
     "bert4rec_64": Family(model="bert4rec", config={"dropout": 0.2, "attention_dropout": 0.2}),
 }
 """Students that are no key of ``MODELS``; the library's defaults for what they do not name."""
+TEXT_VARIANTS: dict[str, dict[str, Any]] = {
+    "text_gru4rec": {"body": "gru4rec", "body_options": {"dropout": 0.2}},
+    "text_narm": {"body": "narm", "body_options": {}},
+    "text_lora": {"layers": 1, "lora_rank": 8, "lora_alpha": 32.0},
+}
+"""Text models beside that of a dataset: what they have of their own."""
 ZOO: dict[str, str] = {OWN: "sasrec", **{name: name for name in VARIANTS}, "popularity": "popularity"}
 """Student of each judge, as cells name it."""
 
 
 def architecture(student: str) -> str:
     """Return the key of ``MODELS`` behind a student's name."""
+    if student in TEXT_VARIANTS:
+        return "text"
     return VARIANTS[student].model if student in VARIANTS else student

@@ -131,6 +131,18 @@ def test_the_fast_mode_stands_beside_td3(elsewhere: Path) -> None:
     assert named["FOSTER, 512 items", "given"][2] == "2 of 3"
 
 
+def test_text_transfer_is_relative_to_the_student_s_own_score(elsewhere: Path) -> None:
+    cells, _ = made("foster_transfer")
+    line = next(line for line in lines("foster_transfer") if line[:3] == ["games", "text_narm", "`foster`"])
+    part = [
+        c.cell()["metrics"]["full"]["HR@10"] for c in cells if c.row.endswith("/foster-20x20-text_narm-random-judging")
+    ]
+    whole = [c.cell()["metrics"]["full"]["HR@10"] for c in cells if c.row.endswith("/full-text_narm-random-windows")]
+    assert len(part) == len(whole) == 2
+    assert line[8].startswith(f"{sum(part) / sum(whole):.2f} [")
+    assert ["games-dense-none", "text_lora", "`full`"] in [line[:3] for line in lines("foster_transfer")]
+
+
 def test_transfer_is_relative_to_the_student_s_own_score(elsewhere: Path) -> None:
     cells, _ = made("transfer")
     line = next(line for line in lines("transfer") if line[:4] == ["beauty", "parity", "`narm`", "given"])
