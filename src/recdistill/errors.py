@@ -119,14 +119,14 @@ def require_at_least(smallest: float, **options: float | None) -> None:
             raise OptionError(name, value, fix=f"must be {smallest:g} or more")
 
 
-def require_above(bound: float, **options: float) -> None:
-    """Raise when an option is not larger than ``bound``.
+def require_above(bound: float, **options: float | None) -> None:
+    """Raise when an option is not larger than ``bound`` or NaN; ``None`` stands for an option that is not set.
 
     Raises:
         OptionError: naming the option and its value.
     """
     for name, value in options.items():
-        if not value > bound:
+        if value is not None and not value > bound:
             raise OptionError(name, value, fix=f"must be above {bound:g}")
 
 

@@ -169,7 +169,8 @@ class _With(torch.nn.Module):
 def test_a_step_is_that_of_plain_autograd(
     kind: str, items: str, texts: Development, reader: Trajectory, teacher: Trajectory
 ) -> None:
-    settings = replace(TINY, items=items)
+    rate = 1e-3 if items == "all" else 2e-4
+    settings = replace(TINY, items=items, copy_learning_rate=rate if items == "all" else None)
     task = double(task_of(settings, texts, reader if kind == "text" else teacher), teacher)
     student, step = student_of(task), 5
     result = task.outer_step(step, student)
@@ -180,9 +181,8 @@ def test_a_step_is_that_of_plain_autograd(
         gradient = torch.autograd.grad(
             slow.inner(weights, turn), list(weights.values()), allow_unused=True, materialize_grads=True
         )
-        trained = AdamW(learning_rate=2e-4, weight_decay=0.0).update(
-            trained, torch.cat([g.flatten() for g in gradient])
-        )
+        flat = torch.cat([g.flatten() for g in gradient])
+        trained = AdamW(learning_rate=rate, weight_decay=0.0).update(trained, flat)
     turn = settings.inner_steps
     gap = slow.inner(slow.weights, turn) - slow.inner({k: v.detach() for k, v in trained.params.items()}, turn)
     outer_weights, outer_factors = slow.gradients(slow.outer())
@@ -377,6 +377,7 @@ def test_the_regulariser_alone_moves_rows_whose_multiplier_is_zero(train: Develo
         ({"barrier": "wall"}, "barrier"),
         ({"num_candidates": 1}, "num_candidates: 1 must be 2 or more"),
         ({"eta": 0.0}, "eta: 0.0 must be above 0"),
+        ({"copy_learning_rate": 0.0}, "copy_learning_rate: 0.0 must be above 0"),
         ({"pool": (3, 2)}, "pool"),
         ({"max_inner_steps": 1}, "max_inner_steps: 1 must be at least window 2"),
         ({"select_metric": "R@10"}, "select_metric.*did you mean"),

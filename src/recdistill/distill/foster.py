@@ -6,7 +6,7 @@ compares, and moves both so that the student comes nearer to real data while it 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
@@ -97,6 +97,8 @@ class FOSTER:
     """First order: steps of the student's copy (T), at least 1."""
     inner_learning_rate: float = 2e-4
     """AdamW step size of students, above 0."""
+    copy_learning_rate: float | None = None
+    """First order: AdamW step size of the copy, above 0; ``None`` for that of students."""
     inner_weight_decay: float = 0.0
     """Decoupled decay of students."""
     window: int = 20
@@ -147,7 +149,7 @@ class FOSTER:
         require_at_least(1, **{name: getattr(self, name) for name in counts})
         require_at_least(2, num_candidates=self.num_candidates)
         rates = ("outer_learning_rate", "inner_learning_rate", "judge_learning_rate", "eta")
-        require_above(0, **{name: getattr(self, name) for name in rates})
+        require_above(0, copy_learning_rate=self.copy_learning_rate, **{name: getattr(self, name) for name in rates})
         weights = ["outer_weight_decay", "inner_weight_decay", "judge_weight_decay"]
         weights += ["feature_weight", "regulariser_weight"]
         require_at_least(0, epochs=self.epochs, **{name: getattr(self, name) for name in weights})
@@ -345,7 +347,7 @@ class FosterTask:
         if settings.gradient == "unroll":
             return self.context.engine.unroll(optimizer, settings.window)
         return BOME(
-            optimizer=optimizer,
+            optimizer=replace(optimizer, learning_rate=settings.copy_learning_rate or optimizer.learning_rate),
             student_optimizer=optimizer,
             eta=settings.eta,
             barrier=settings.barrier,
