@@ -1,0 +1,1 @@
+"""Click logs: feature fields, a label, a time; read block by block."""
