@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from recdistill.data.clicks.block import ClickBatch
@@ -107,14 +106,13 @@ def test_the_last_layer_s_gradient_needs_no_backward(model: ClickModel) -> None:
 
 
 def test_a_loss_can_be_differentiated_twice(model: ClickModel) -> None:
-    vectors = vectors_of(model)[:2].requires_grad_()
+    vectors, labels = vectors_of(model)[:2].requires_grad_(), batch_of().labels[:2].requires_grad_()
     parameters = [parameter for name, parameter in model.named_parameters() if name != "tables.rows"]
 
-    def gradients(some: Tensor) -> tuple[Tensor, ...]:
-        loss = F.binary_cross_entropy_with_logits(model.logits(some), batch_of().labels[:2])
-        return torch.autograd.grad(loss, parameters, create_graph=True)
+    def gradients(some: Tensor, wanted: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(model(ClickBatch(wanted, vectors=some)), parameters, create_graph=True)
 
-    assert torch.autograd.gradcheck(gradients, (vectors,), atol=1e-5)
+    assert torch.autograd.gradcheck(gradients, (vectors, labels), atol=1e-5)
 
 
 def test_dropout_is_on_with_a_generator_alone(model: ClickModel) -> None:

@@ -154,8 +154,9 @@ class ClickModel(nn.Module, ABC):
         return found + self.offset(vectors)
 
     def forward(self, batch: ClickBatch, generator: Randomness | None = None) -> Float[Tensor, ""]:
-        """Return the mean binary cross-entropy, in nats; labels may be probabilities."""
-        return F.binary_cross_entropy_with_logits(self.logits(self.embed(batch), generator), batch.labels)
+        """Return the mean binary cross-entropy, in nats; labels may be probabilities, which it is differentiable in."""
+        logits = self.logits(self.embed(batch), generator)
+        return (F.softplus(logits) - batch.labels * logits).mean()
 
     def grow(self, num_ids: Sequence[int], generator: torch.Generator) -> None:
         """Give new ids rows of their own; nothing that was learnt changes.
