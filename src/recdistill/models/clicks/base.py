@@ -73,6 +73,13 @@ class FieldTables(nn.Module):
             column += width
         return torch.cat(pooled, dim=1)
 
+    @torch.no_grad()
+    def copied(self) -> "FieldTables":
+        """Return tables of their own with the same rows."""
+        made = FieldTables(self.num_ids, self.widths, self.rows.shape[1], torch.Generator()).to(self.rows)
+        made.rows.copy_(self.rows)
+        return made
+
     def grown(self, num_ids: Sequence[int], generator: torch.Generator) -> "FieldTables":
         """Return tables with more rows: those of these ids as they are, new ones drawn.
 

@@ -1,0 +1,139 @@
+"""One block into a memory: DIET's three steps."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from recdistill.data.clicks.block import ClickBlock
+from recdistill.distill.base import RunContext
+from recdistill.distill.clicks.memory import ClickMemory, carried_over, lifted, units_in
+from recdistill.distill.clicks.refine import ClickRefinement, bounded
+from recdistill.distill.clicks.selection import el2n, hardest_by_label
+from recdistill.distill.diet import DIET
+from recdistill.distill.outer_loop import Learnt, OuterLoop
+from recdistill.evaluation.clicks import predicted
+from recdistill.models.clicks.base import ClickModel
+from recdistill.rng import Streams
+from recdistill.training.clicks import fit_clicks
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What a block leaves.
+
+    Args:
+        memory: the units.
+        moved: how far the tables of each field moved, as old units see it.
+        learnt: what the outer steps had to tell.
+    """
+
+    memory: ClickMemory
+    moved: Float[Tensor, " F"]
+    learnt: Learnt
+
+
+def fold(
+    settings: DIET,
+    memory: ClickMemory,
+    model: ClickModel,
+    block: ClickBlock,
+    *,
+    seen: int,
+    number: int,
+    rng: Streams,
+    context: RunContext,
+) -> Folded:
+    """Return the memory after a block, and train the reference model on it in place.
+
+    Args:
+        settings: the method.
+        memory: units so far; empty before the first block.
+        model: the reference model, its tables grown for the ids of the block.
+        block: the samples, one or more.
+        seen: samples before this block.
+        number: of the block, from 1.
+        rng: streams of this block.
+        context: where the run happens.
+
+    Raises:
+        NumericalError: a loss or a meta-gradient is not finite.
+    """
+    before = model.tables.copied()
+    checkpoints = learn_block(settings, model, block, rng)
+    options: dict[str, Any] = {"alignment": settings.alignment, "strength": settings.alignment_strength}
+    old, moved = carried_over(memory, before, model, block, refresh=settings.refresh, **options)
+    count = min(len(block), max(1, units_in(settings.ratio, seen + len(block)) - len(memory)))
+    added = select(settings, model, checkpoints, block, count, rng)
+    fused = old.joined(lifted(model, added, settings.softness, number))
+    if settings.most_units is not None:
+        fused = bounded(settings, fused, model, block, settings.most_units, rng)
+    if settings.epochs == 0:
+        return Folded(fused, moved, Learnt((), 0.0))
+    task = ClickRefinement.prepare(settings, fused, model, checkpoints, block, rng, context)
+    learnt = outer_loop(settings).learn(task, context)
+    return Folded(task.memory(), moved, learnt)
+
+
+def learn_block(settings: DIET, model: ClickModel, block: ClickBlock, rng: Streams) -> list[dict[str, Tensor]]:
+    """Train the reference model on a block, in place; return its checkpoints, the first one before training."""
+    kept = [weights_of(model)]
+    fit_clicks(
+        model,
+        block,
+        settings.training,
+        rng.child("reference"),
+        record=lambda done, current: kept.append(weights_of(current)),
+        records_per_epoch=settings.checkpoints,
+    )
+    return kept
+
+
+def select(
+    settings: DIET,
+    model: ClickModel,
+    checkpoints: list[dict[str, Tensor]],
+    block: ClickBlock,
+    count: int,
+    rng: Streams,
+) -> ClickBlock:
+    """Return the samples of a block that become units, ``count`` of them."""
+    if settings.selection == "random":
+        return block.some(np.sort(rng.numpy("random").choice(len(block), count, replace=False)))
+    scores = el2n(logits_along(model, checkpoints[1:], block), torch.from_numpy(block.labels))
+    rate, drop = settings.positive_rate, settings.drop
+    return block.some(hardest_by_label(scores.numpy(), block.labels, count, positive_rate=rate, drop=drop))
+
+
+def outer_loop(settings: DIET) -> OuterLoop:
+    """Return how units move."""
+    return OuterLoop(
+        method=settings.method,
+        epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        weight_decay=0.0,
+        clip_norm=None,  # the task clips, by a mean that runs along
+        metric="negative_log_loss",
+        remedy=f"a smaller inner learning rate than {settings.inner_learning_rate} often helps",
+        judge_start=True,
+        schedule="constant",
+    )
+
+
+def weights_of(model: ClickModel) -> dict[str, Tensor]:
+    """Return a copy of a model's weights."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def logits_along(model: ClickModel, checkpoints: list[dict[str, Tensor]], block: ClickBlock) -> Float[Tensor, "J n"]:
+    """Return what each checkpoint says of a block; the model has its own weights again afterwards."""
+    own = weights_of(model)
+    found = []
+    for weights in checkpoints:
+        model.load_state_dict(weights)
+        found.append(torch.from_numpy(predicted(model, block)))
+    model.load_state_dict(own)
+    return torch.stack(found)
