@@ -11,13 +11,27 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 import recdistill
-from recdistill.cli import certify, demo, distill, doctor, evaluate, inspect, plan, prepare, report, train, verify
+from recdistill.cli import (
+    certify,
+    demo,
+    distill,
+    doctor,
+    evaluate,
+    inspect,
+    plan,
+    prepare,
+    report,
+    stream,
+    train,
+    verify,
+)
 from recdistill.cli.messages import one_line, say, spoken_warnings, wrong_path, wrong_usage
 from recdistill.errors import InputError, RecdistillError, VerificationError
 
 CONTINUED = {
     "distill": "repeat the command with --resume to continue where it stopped",
     "train": "repeat the command with --resume to continue where it stopped",
+    "stream": "the memory is as it was; repeat the command to continue",
     "certify": "finished trainings are kept; repeat the command to continue",
 }
 """What may be done after an interruption, where more is left than nothing."""
@@ -52,7 +66,8 @@ app.command(certify.certify, sort_key=6, help_epilogue=certify.EPILOGUE)
 app.command(verify.verify, sort_key=7, help_epilogue="")
 app.command(report.report, sort_key=8, help_epilogue="")
 app.command(inspect.inspect, sort_key=9, help_epilogue="")
-app.command(doctor.doctor, sort_key=10, help_epilogue="")
+app.command(stream.stream, sort_key=10, help_epilogue=stream.EPILOGUE)
+app.command(doctor.doctor, sort_key=11, help_epilogue="")
 
 
 def run(arguments: Sequence[str]) -> int:

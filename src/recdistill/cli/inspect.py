@@ -9,6 +9,7 @@ from recdistill.cli.prepare import show_prepared
 from recdistill.data.distilled import DistilledDataset, size_in_bytes
 from recdistill.data.prepared import PreparedDataset
 from recdistill.data.rows import SoftRows
+from recdistill.distill.clicks.stream import ClickStream
 from recdistill.errors import ArtifactError
 from recdistill.evaluation.top_items import top_items
 from recdistill.storage import read_json
@@ -24,7 +25,7 @@ def inspect(folder: Path, /, *, json: Flag = False) -> None:
     Parameters
     ----------
     folder
-        A distilled dataset, a prepared dataset, a model or a teacher.
+        A distilled dataset, a prepared dataset, a model, a teacher, or a memory of clicks.
     json
         Print the result as JSON.
     """
@@ -37,6 +38,8 @@ def inspect(folder: Path, /, *, json: Flag = False) -> None:
         header = Trajectory.open(folder).header
         facts = {name: value for name, value in header.items() if name != "files"}
         _show_facts("teacher", {"folder": str(folder)} | facts, as_json=json)
+    elif (folder / "stream.json").exists():
+        show_memory(ClickStream.open(folder), as_json=json)
     elif (folder / "manifest.json").exists():
         written = read_json(folder / "manifest.json")
         if isinstance(written, dict) and written.get("format") == "recdistill-prepared":
@@ -96,6 +99,36 @@ def show_distilled(dataset: DistilledDataset, folder: Path, *, as_json: bool) ->
             print_table(f"sequence {row + 1}, most probable items", ["position", "item", "probability"], lines)
         else:
             print_table(f"sequence {row + 1}, first items", ["position", "item"], [line[:2] for line in lines])
+
+
+def show_memory(stream: ClickStream, *, as_json: bool) -> None:
+    """Print what a memory of clicks holds, and what every block did to it."""
+    versions = [stream.version(number).manifest for number in stream.numbers]
+    facts = {
+        "folder": str(stream.folder),
+        "method": stream.settings.method,
+        "reference model": stream.settings.model,
+        "fields": len(stream.spec.fields),
+        "blocks": len(versions),
+        "samples seen": versions[-1]["seen"] if versions else 0,
+        "units": versions[-1]["units"] if versions else 0,
+        "seed": stream.seed,
+    }
+    if as_json:
+        print_json(facts | {"versions": [{k: v for k, v in each.items() if k != "files"} for each in versions]})
+        return
+    print_facts("memory of clicks", facts)
+    if versions:
+        names = ["version", "samples", "clicked", "units", "AUC before", "new ids", "moved most", "seconds"]
+        print_table("blocks, in the order in which they came", names, [_block_line(each) for each in versions])
+
+
+def _block_line(told: dict[str, Any]) -> list[str]:
+    """Return the line of a block; the AUC is that of the reference model before it learnt the block."""
+    field, moved = max(told["moved"].items(), key=lambda pair: pair[1])
+    foreseen = "-" if told["foreseen"] is None else f"{told['foreseen']['auc']:.4f}"
+    counts = [str(told["number"]), f"{told['rows']:,}", f"{told['clicked']:.4f}", f"{told['units']:,}"]
+    return [*counts, foreseen, f"{sum(told['new_ids'].values()):,}", f"{field} {moved:.3f}", f"{told['seconds']:.1f}"]
 
 
 def most_probable(dataset: DistilledDataset) -> list[list[dict[str, Any]]]:

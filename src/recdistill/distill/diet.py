@@ -18,6 +18,8 @@ from recdistill.distill.clicks.alignment import ALIGNMENTS
 from recdistill.distill.clicks.memory import require_share
 from recdistill.errors import OptionError, choose, require_above, require_at_least, require_rate
 from recdistill.models.clicks import CLICK_MODELS
+from recdistill.models.clicks.base import ClickModel
+from recdistill.rng import Streams
 from recdistill.training.clicks import ClickRecipe
 
 SELECTIONS = {
@@ -126,3 +128,7 @@ class DIET:
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for JSON and for hashes."""
         return asdict(self) | {"model_options": dict(self.model_options)}
+
+    def new_model(self, num_ids: tuple[int, ...], widths: tuple[int, ...], rng: Streams) -> ClickModel:
+        """Return the reference model before its first block."""
+        return CLICK_MODELS[self.model](num_ids, widths, **self.model_options, generator=rng.torch("reference"))

@@ -34,11 +34,13 @@ class ClickLog:
         rows: all of it, lazily.
         spec: its columns.
         path: where it lies, for messages.
+        columns: all columns of the source, those beside the spec's too.
     """
 
     rows: pl.LazyFrame
     spec: ClickSpec
     path: Path | None = None
+    columns: tuple[str, ...] = ()
 
     @staticmethod
     def open(path: Path, spec: ClickSpec) -> "ClickLog":
@@ -63,8 +65,9 @@ class ClickLog:
                 raise DataError(told, fix="name the columns of the features, the label and the time", path=path)
         chosen = rows.select(spec.columns)
         if spec.time is None:
-            return ClickLog(chosen.with_row_index(ROW).with_columns(pl.col(ROW).cast(pl.Int64)), spec, path)
-        return ClickLog(chosen.with_columns(clock(rows, spec.time, path)), spec, path)
+            chosen = chosen.with_row_index(ROW).with_columns(pl.col(ROW).cast(pl.Int64))
+            return ClickLog(chosen, spec, path, tuple(there))
+        return ClickLog(chosen.with_columns(clock(rows, spec.time, path)), spec, path, tuple(there))
 
     @cached_property
     def times(self) -> Int[np.ndarray, " n"]:

@@ -124,5 +124,4 @@ def labels_of(column: pl.Series) -> np.ndarray:
     wrong = column.filter((~values.is_in([0.0, 1.0])).fill_null(True))
     if len(wrong):
         raise DataError(f"the label {wrong[0]} is neither 0 nor 1", fix=fix, column=column.name)
-    found: np.ndarray = values.to_numpy()
-    return found
+    return np.array(values.to_numpy())  # a copy of its own, that torch may hold
