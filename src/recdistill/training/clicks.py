@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from recdistill.data.clicks.block import ClickBatch
-from recdistill.errors import NumericalError, require_above, require_at_least
+from recdistill.errors import require_above, require_at_least
 from recdistill.models.clicks.base import ClickModel
 from recdistill.progress import SILENT, Progress
 from recdistill.rng import Streams, generator_at
-from recdistill.training.fit import FitResult
+from recdistill.training.fit import FitResult, require_finite
 from recdistill.training.resume import RunState
 
 
@@ -128,7 +128,7 @@ def _one_epoch(
         losses.append(_one_step(model, data.batch(rows.numpy()), rng, run))
         if record is not None and index in spaced:
             record(run.epoch + index / len(batches), model)
-    _require_finite(losses, model, recipe, run)
+    require_finite(losses, model.name, recipe.learning_rate, run.step)
     run.losses.append(float(torch.stack(losses).mean()))
     run.epoch += 1
 
@@ -141,16 +141,3 @@ def _one_step(model: ClickModel, batch: ClickBatch, rng: Streams, run: RunState)
     run.optimizer.step()
     run.step += 1
     return loss.detach()
-
-
-def _require_finite(losses: list[Tensor], model: ClickModel, recipe: ClickRecipe, run: RunState) -> None:
-    finite = torch.isfinite(torch.stack(losses))
-    if finite.all():
-        return
-    bad = int((~finite).nonzero()[0])
-    raise NumericalError(
-        f"the loss is {float(losses[bad])}",
-        stage=f"training {model.name}",
-        step=run.step - len(losses) + bad + 1,
-        cause=f"a smaller learning rate than {recipe.learning_rate} often helps",
-    )

@@ -172,7 +172,7 @@ def _one_epoch(model: Recommender, data: TrainingData, recipe: TrainingRecipe, r
     if recipe.max_steps is not None:
         batches = batches[: recipe.max_steps - run.step]
     losses = [_one_step(model, data, rows, recipe, rng, run) for rows in batches]
-    _require_finite(losses, model, recipe, run)
+    require_finite(losses, model.name, recipe.learning_rate, run.step)
     run.losses.append(float(torch.stack(losses).mean()))
     run.epoch += 1
 
@@ -192,14 +192,19 @@ def _one_step(
     return loss.detach()
 
 
-def _require_finite(losses: list[Tensor], model: Recommender, recipe: TrainingRecipe, run: RunState) -> None:
+def require_finite(losses: list[Tensor], model: str, learning_rate: float, last_step: int) -> None:
+    """Raise unless the losses of the steps up to ``last_step`` are numbers.
+
+    Raises:
+        NumericalError: naming the first step whose loss is not.
+    """
     finite = torch.isfinite(torch.stack(losses))
     if finite.all():
         return
     bad = int((~finite).nonzero()[0])
     raise NumericalError(
         f"the loss is {float(losses[bad])}",
-        stage=f"training {model.name}",
-        step=run.step - len(losses) + bad + 1,
-        cause=f"a smaller learning rate than {recipe.learning_rate} often helps",
+        stage=f"training {model}",
+        step=last_step - len(losses) + bad + 1,
+        cause=f"a smaller learning rate than {learning_rate} often helps",
     )
