@@ -60,6 +60,12 @@ def test_a_memory_can_be_looked_into(here: Path) -> None:
     assert "memory of clicks" in call("inspect", "memory").out
 
 
+def test_other_commands_say_that_it_is_a_memory(here: Path) -> None:
+    assert "memory: is a memory of clicks" in call("train", "memory", "out").complaint
+    assert "memory: is a memory of clicks" in call("certify", "memory", "prepared").complaint
+    assert "and is never replaced" in call("prepare", "day-0.parquet", "memory").complaint
+
+
 def test_a_layout_names_the_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     source = tmp_path / "source"

@@ -9,12 +9,13 @@ from recdistill.cli.messages import say
 from recdistill.errors import ArtifactError, InputError
 from recdistill.storage import read_json, refuse_existing, sha256_of
 
-HEADERS = ("model.json", "trajectory.json", "manifest.json")
+HEADERS = ("model.json", "trajectory.json", "manifest.json", "stream.json")
 KINDS = {
     "recdistill-model": "model",
     "recdistill-trajectory": "teacher",
     "recdistill-prepared": "prepared dataset",
     "recdistill-distilled": "distilled dataset",
+    "recdistill-stream": "memory of clicks",
 }
 MADE_BY = {"model": "train", "prepared dataset": "prepare", "distilled dataset": "distill", "teacher": "distill"}
 
