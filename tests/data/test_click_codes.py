@@ -61,6 +61,15 @@ def test_whole_numbers_are_one_value_as_integers_and_floats() -> None:
     assert codes.encode(pl.Series([1.0, 3.0, None, float("nan")])).tolist() == [[3], [2], [MISSING], [MISSING]]
 
 
+def test_infinite_numbers_are_values_and_no_edges() -> None:
+    values = pl.Series([float("inf"), 1.0, -float("inf"), 1e300])
+    assert codes_of(PLAIN).grown(values).encode(values).ravel().tolist() == [2, 3, 4, 5]
+    codes = codes_of(PRICE).grown(values)
+    assert isinstance(codes, BucketCodes)
+    assert codes.edges == (1.0, 1e300)
+    assert codes.encode(values).ravel().tolist() == [4, 3, 2, 4]
+
+
 def test_a_hash_is_stable() -> None:
     codes = codes_of(Field(name="city", rule="hash", buckets=1000))
     found = codes.grown(column("a")).encode(column("a", None, "b", "a"))

@@ -182,11 +182,11 @@ def test_folders_that_are_no_memory_are_told(own: ClickStream, tmp_path: Path) -
         ClickStream.create(own.folder, SETTINGS, SPEC, seed=0)
     with pytest.raises(InputError, match="is no memory"):
         ClickStream.create(own.folder / "versions", SETTINGS, SPEC, seed=0)
-    with pytest.raises(ArtifactError, match=r"stream.json.*missing"):
+    with pytest.raises(ArtifactError, match=r"nowhere: is not a memory"):
         ClickStream.open(tmp_path / "nowhere")
     path = own.folder / "versions/0003/memory.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(ArtifactError, match=r"memory.safetensors: is missing or was changed"):
+    with pytest.raises(ArtifactError, match=r"memory.safetensors: has another SHA-256"):
         own.version().memory()
     header = own.folder / "stream.json"
     told = json.loads(header.read_text())
@@ -196,6 +196,33 @@ def test_folders_that_are_no_memory_are_told(own: ClickStream, tmp_path: Path) -
     header.write_text(json.dumps(told | {"settings": {**told["settings"], "ratio": -1}}))
     with pytest.raises(ArtifactError, match=r"stream.json.*ratio"):
         ClickStream.open(own.folder)
+
+
+def test_a_first_block_that_was_killed_may_be_begun_anew_with_other_settings(tmp_path: Path) -> None:
+    def kill(stage: str, done: int, total: int, note: str = "") -> None:
+        if stage == "distill" and done == 3:
+            raise KeyboardInterrupt
+
+    killed = ClickStream.create(tmp_path / "memory", SETTINGS, SPEC, seed=0)
+    with pytest.raises(KeyboardInterrupt):
+        killed.take(log_of(frame_of(0)), RunContext(progress=kill))
+    other = replace(SETTINGS, ratio=0.2, label_rate=0.05)
+    found, whole = (ClickStream.create(tmp_path / name, other, SPEC, seed=1) for name in ("memory", "whole"))
+    units = [stream.take(log_of(frame_of(0)), RunContext()).memory() for stream in (found, whole)]
+    assert torch.equal(units[0].vectors, units[1].vectors)
+    assert torch.equal(units[0].logits, units[1].logits)
+
+
+def test_only_a_memory_without_a_block_is_discarded_and_nothing_else_in_its_folder(own: ClickStream) -> None:
+    with pytest.raises(InputError, match="3 versions, and is kept"):
+        own.discard()
+    begun = ClickStream.create(own.folder.with_name("begun"), SETTINGS, SPEC, seed=0)
+    (begun.folder / "day.parquet").write_text("of the user")
+    begun.discard()
+    assert [path.name for path in begun.folder.iterdir()] == ["day.parquet"]
+    empty = ClickStream.create(own.folder.with_name("empty"), SETTINGS, SPEC, seed=0)
+    empty.discard()
+    assert not empty.folder.exists()
 
 
 def test_an_empty_memory_has_no_version(tmp_path: Path) -> None:

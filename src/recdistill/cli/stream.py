@@ -1,6 +1,5 @@
 """recdistill stream."""
 
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,10 +89,11 @@ def stream(
     given |= {"--label": label, "--time": time, "--group": group, "--seed": seed}
     given |= {"--model": model, "--model-option": model_option, "--option": option}
     named = {name: value for name, value in given.items() if value not in (None, ())}
-    if is_memory(memory) and ClickStream.open(memory).numbers:
+    begun = ClickStream.open(memory) if is_memory(memory) else None
+    if begun is not None and begun.numbers:
         for name, value in named.items():
             raise OptionError(name, value, fix="was settled by the first block of this memory; leave it out")
-        current = ClickStream.open(memory)
+        current = begun
     else:
         check_writable(memory)
         settings = settings_of(model or DIET.model, model_option, option)
@@ -104,7 +104,7 @@ def stream(
             version = current.take(current.log(block), RunContext(progress=progress))
     except RecdistillError:
         if not current.numbers:
-            shutil.rmtree(memory)  # a memory without a block is none
+            current.discard()  # a memory without a block is none
         raise
     if json:
         print_json({name: value for name, value in version.manifest.items() if name != "files"})

@@ -62,8 +62,8 @@ class DIET:
     drop: float = 0.05
     """Share of each label's hardest samples that is left out as doubtful, in [0, 1)."""
     softness: float = 1.0
-    """Weight of the reference model's chance in a new label, in [0, 1]; 0 for hard labels. The hardest samples are those
-    whose labels contradict the model: below 1 they teach the contrary of what the stream says."""
+    """Weight of the reference model's chance in a new label, in [0, 1]; 0 for hard labels. The hardest samples are
+    those whose labels contradict the model: below 1 they teach the contrary of what the stream says."""
     alignment: str = "ridge"
     """How old units follow the tables: ``ridge``, ``rotation`` or ``none``."""
     alignment_strength: float = 1e-2

@@ -23,6 +23,8 @@ UNKNOWN = 1
 """Id of a value that has none of its own, under ``grow``."""
 FIRST = 2
 """Smallest id of a value that has one of its own."""
+WHOLE = 2.0**53
+"""Below it a float tells all whole numbers apart."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class BucketCodes(Codes):
             return self
         shares = np.arange(1, self.of.buckets) / self.of.buckets
         found = np.unique(np.quantile(values, shares, method="higher"))
-        return BucketCodes(self.of, tuple(found.tolist()))
+        return BucketCodes(self.of, tuple(found[np.isfinite(found)].tolist()))
 
     def encode(self, column: pl.Series) -> Int[np.ndarray, "n W"]:
         """Return the ids of every row; of every number that of an unknown value, before there are edges."""
@@ -178,7 +180,7 @@ def _text(column: pl.Series, name: str) -> pl.Series:
     dtype = column.dtype
     if dtype.is_float():
         column = column.fill_nan(None)
-        if bool((column == column.round()).all()):
+        if bool(((column == column.round()) & (column.abs() < WHOLE)).all()):
             column = column.cast(pl.Int64)
     if dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum, pl.Null, pl.Date) or dtype.is_numeric():
         return column.cast(pl.String)

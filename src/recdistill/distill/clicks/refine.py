@@ -160,15 +160,21 @@ class ClickRefinement:
 
     def proxy(self, start: Tensors) -> ClickModel:
         """Return a model of its own with these weights behind the tables."""
-        made = copy.deepcopy(self.model)
+        made = copy.deepcopy(self._frozen, {id(self._frozen.tables): self._frozen.tables})  # shares them
         made.load_state_dict(start, strict=False)
+        return made
+
+    @cached_property
+    def _frozen(self) -> ClickModel:
+        """The reference model with tables that no training moves."""
+        made = copy.deepcopy(self.model)
+        made.tables.requires_grad_(False)
         return made
 
     def judge(self, epoch: int) -> float:
         """Return minus the log loss, on samples of the block, of a proxy trained on the units from before the block."""
         settings = self.settings
         proxy = self.proxy(self.students[0])
-        proxy.tables.requires_grad_(False)
         size = min(settings.inner_batch_size, len(self.begun))
         steps = settings.max_inner_steps
         recipe = ClickRecipe(
@@ -190,7 +196,8 @@ def gradients_of(
 ) -> tuple[Float[Tensor, "n W1"], Float[Tensor, "n W"], Float[Tensor, " n"]]:
     """Return each sample's gradient in the last layer, what that layer reads, and the logits."""
     vectors = model.embed(batch)
-    hidden, logits = model.hidden(vectors), model.logits(vectors)
+    hidden = model.hidden(vectors)
+    logits = model.logits_of(hidden, vectors)
     return last_gradients(hidden, logits, batch.labels), hidden, logits
 
 

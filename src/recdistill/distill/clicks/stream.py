@@ -38,9 +38,11 @@ from recdistill.storage import (
     read_json,
     read_tensors,
     sha256,
+    sha256_of,
     write_json,
     write_tensors,
 )
+from recdistill.training.checkpoint import check_hash, read_header
 from recdistill.training.clicks import ClickRecipe
 
 FORMAT = "recdistill-stream"
@@ -86,9 +88,7 @@ class Version:
         return read_tensors(self.folder / name)
 
     def _check(self, name: str) -> None:
-        path = self.folder / name
-        if not path.exists() or sha256(path) != self.manifest["files"][name]:
-            raise ArtifactError("is missing or was changed", fix="restore the folder from where it came", path=path)
+        check_hash(self.folder / name, self.manifest)
 
 
 @dataclass(frozen=True)
@@ -137,20 +137,24 @@ class ClickStream:
             ArtifactError: there is none, or it is damaged or newer than this version reads.
         """
         path = folder / "stream.json"
-        told = read_json(path)
-        fix = "give a folder written by recdistill stream"
-        if not isinstance(told, dict) or told.get("format") != FORMAT:
-            raise ArtifactError("is not a memory", fix=fix, path=path)
-        if told["format_version"] > FORMAT_VERSION:
-            found = f"has format version {told['format_version']}, this recdistill reads up to {FORMAT_VERSION}"
-            raise ArtifactError(found, fix="update recdistill", path=path)
+        told = read_header(path, FORMAT, FORMAT_VERSION, "a memory; make one with: recdistill stream")
         try:
             training = ClickRecipe(**told["settings"].pop("training"))
             settings = DIET(**told["settings"], training=training)
             spec, layout = ClickSpec.from_dict(told["spec"]), told["layout"]
             return ClickStream(folder, settings, spec, int(told["seed"]), layout)
         except (KeyError, TypeError, ValueError, OptionError) as error:
-            raise ArtifactError(f"is damaged ({error})", fix=fix, path=path) from None
+            raise ArtifactError(f"is damaged ({error})", fix="restore the file", path=path) from None
+
+    def discard(self) -> None:
+        """Take away a memory that has no block yet: its own files alone, and the folder where nothing else is in it."""
+        if self.numbers:
+            raise InputError(f"{self.folder}: is a memory with {len(self.numbers)} versions, and is kept")
+        for path in (self.folder / "stream.json", *self.folder.glob(".0001.*.state")):
+            path.unlink(missing_ok=True)
+        for folder in (self.folder / "versions", self.folder):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
     @property
     def numbers(self) -> list[int]:
@@ -217,7 +221,8 @@ class ClickStream:
             model, memory, seen = self.model(last), last.memory(), int(last.manifest["seen"])
             model.grow(vocabulary.num_ids, rng.torch("new ids"))
             foreseen = scores_of(model, block)
-        running = replace(context, state=self.folder / f".{number:04d}.{digest[:12]}.state")
+        settled = sha256_of(self.settings.as_dict(), self.spec.as_dict(), self.seed, digest)[:12]
+        running = replace(context, state=self.folder / f".{number:04d}.{settled}.state")
         found = fold(self.settings, memory, model, block, seen=seen, number=number, rng=rng, context=running)
         about = {
             "format": f"{FORMAT}-version",

@@ -71,7 +71,6 @@ class AutoInt(ClickModel):
         require_at_least(1, num_blocks=num_blocks, num_heads=num_heads, attention_dim=attention_dim)
         if attention_dim % num_heads:
             raise OptionError("attention_dim", attention_dim, fix=f"must be a multiple of num_heads {num_heads}")
-        self.config = {"num_ids": tuple(num_ids), "widths": tuple(widths), "embedding_dim": embedding_dim}
         self.config |= {"num_blocks": num_blocks, "num_heads": num_heads, "attention_dim": attention_dim}
         self.config |= {"hidden_units": tuple(hidden_units), "dropout": dropout}
         sizes = [embedding_dim, *[attention_dim] * num_blocks]

@@ -101,7 +101,8 @@ class ClickModel(nn.Module, ABC):
     """A model of the probability of a click. Base of those in :data:`CLICK_MODELS`.
 
     Subclasses build what follows the look-up in ``__init__`` from plain numbers, beginning with ``num_ids``, ``widths``
-    and ``embedding_dim``, set ``config`` to the keyword arguments that rebuild them, and call :meth:`finish` last.
+    and ``embedding_dim``, add the keyword arguments of their own to ``config``, from which a model is rebuilt, and call
+    :meth:`finish` last.
     """
 
     name: ClassVar[str]
@@ -114,6 +115,7 @@ class ClickModel(nn.Module, ABC):
     ) -> None:
         super().__init__()
         require_at_least(1, embedding_dim=embedding_dim)
+        self.config = {"num_ids": tuple(num_ids), "widths": tuple(widths), "embedding_dim": embedding_dim}
         self.tables = FieldTables(num_ids, widths, embedding_dim, generator)
 
     @classmethod
@@ -157,7 +159,11 @@ class ClickModel(nn.Module, ABC):
 
     def logits(self, vectors: Float[Tensor, "B F D"], generator: Randomness | None = None) -> Float[Tensor, " B"]:
         """Return the logits of samples; twice differentiable."""
-        found: Tensor = self.last(self.hidden(vectors, generator)).squeeze(1)
+        return self.logits_of(self.hidden(vectors, generator), vectors)
+
+    def logits_of(self, hidden: Float[Tensor, "B W"], vectors: Float[Tensor, "B F D"]) -> Float[Tensor, " B"]:
+        """Return the logits where what the last layer reads is known already."""
+        found: Tensor = self.last(hidden).squeeze(1)
         return found + self.offset(vectors)
 
     def forward(self, batch: ClickBatch, generator: Randomness | None = None) -> Float[Tensor, ""]:

@@ -42,7 +42,6 @@ class DCNv2(ClickModel):
         super().__init__(num_ids, widths, embedding_dim, generator)
         require_rate(dropout=dropout)
         require_at_least(1, num_crosses=num_crosses)
-        self.config = {"num_ids": tuple(num_ids), "widths": tuple(widths), "embedding_dim": embedding_dim}
         self.config |= {"num_crosses": num_crosses, "hidden_units": tuple(hidden_units), "dropout": dropout}
         inputs = self.num_fields * embedding_dim
         self.crosses = nn.ModuleList(linear(inputs, inputs) for _ in range(num_crosses))

@@ -41,7 +41,6 @@ class DeepFM(ClickModel):
     ) -> None:
         super().__init__(num_ids, widths, embedding_dim, generator)
         require_rate(dropout=dropout)
-        self.config = {"num_ids": tuple(num_ids), "widths": tuple(widths), "embedding_dim": embedding_dim}
         self.config |= {"hidden_units": tuple(hidden_units), "dropout": dropout}
         inputs = self.num_fields * embedding_dim
         self.first_order = FirstOrder(self.num_fields, embedding_dim)

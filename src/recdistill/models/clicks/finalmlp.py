@@ -63,7 +63,6 @@ class FinalMLP(ClickModel):
         require_at_least(1, hidden_layers=len(hidden_units), num_heads=num_heads)
         if hidden_units[-1] % num_heads:
             raise OptionError("num_heads", num_heads, fix=f"must divide the last of hidden_units, {hidden_units[-1]}")
-        self.config = {"num_ids": tuple(num_ids), "widths": tuple(widths), "embedding_dim": embedding_dim}
         self.config |= {"hidden_units": tuple(hidden_units), "num_heads": num_heads}
         self.config |= {"gate_units": tuple(gate_units), "dropout": dropout}
         inputs, part = self.num_fields * embedding_dim, hidden_units[-1] // num_heads

@@ -31,7 +31,6 @@ class FactorizationMachine(ClickModel):
         self, num_ids: Sequence[int], widths: Sequence[int], embedding_dim: int = 16, *, generator: torch.Generator
     ) -> None:
         super().__init__(num_ids, widths, embedding_dim, generator)
-        self.config = {"num_ids": tuple(num_ids), "widths": tuple(widths), "embedding_dim": embedding_dim}
         self.finish(self.num_fields * embedding_dim, generator)
 
     def hidden(self, vectors: Float[Tensor, "B F D"], generator: Randomness | None = None) -> Float[Tensor, "B W"]:

@@ -95,7 +95,7 @@ class WuKong(ClickModel):
         require_rate(dropout=dropout)
         sizes = {"num_layers": num_layers, "products": products, "combinations": combinations, "rank": rank}
         require_at_least(1, **sizes)
-        self.config = {"num_ids": tuple(num_ids), "widths": tuple(widths), "embedding_dim": embedding_dim, **sizes}
+        self.config |= sizes
         self.config |= {"product_units": tuple(product_units), "hidden_units": tuple(hidden_units), "dropout": dropout}
         outputs = products + combinations
         self.stack = nn.ModuleList(

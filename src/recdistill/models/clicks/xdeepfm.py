@@ -48,7 +48,6 @@ class XDeepFM(ClickModel):
         super().__init__(num_ids, widths, embedding_dim, generator)
         require_rate(dropout=dropout)
         require_at_least(1, cross_layers=len(cross_units), cross_units=min(cross_units, default=0))
-        self.config = {"num_ids": tuple(num_ids), "widths": tuple(widths), "embedding_dim": embedding_dim}
         self.config |= {"cross_units": tuple(cross_units), "hidden_units": tuple(hidden_units), "dropout": dropout}
         inputs = self.num_fields * embedding_dim
         sizes = [self.num_fields, *cross_units]
