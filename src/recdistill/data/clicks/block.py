@@ -25,9 +25,6 @@ class ClickBatch:
     ids: Int[Tensor, "B C"] | None = None
     vectors: Float[Tensor, "B F D"] | None = None
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
     def to(self, device: torch.device) -> "ClickBatch":
         """Return the same batch on another device."""
         ids, vectors = (None if part is None else part.to(device) for part in (self.ids, self.vectors))
