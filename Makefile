@@ -30,7 +30,7 @@ format: $(STAMP)
 
 # Results need the datasets: RECDISTILL_DATA must name the folder that holds them. What is finished is not done again.
 RECIPES := parity fair beyond transfer ablation cost size_curve magazine_filters foster foster_ids foster_ablation \
-	foster_transfer
+	foster_transfer diet_kuairand
 
 results/certificate_td3_ml100k.json: $(STAMP) FORCE
 	$(BIN)/python -m recipes.certificate --workers $(WORKERS)

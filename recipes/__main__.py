@@ -12,13 +12,15 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from recdistill.study.grid import Outcome, in_order, run_grid
+from recdistill.study.grid import Job, Outcome, in_order, run_grid
 from recdistill.study.local import LocalProcesses
 from recipes import (
     ablation,
     beyond,
     cost,
+    diet_kuairand,
     fair,
     foster,
     foster_ablation,
@@ -30,14 +32,13 @@ from recipes import (
     transfer,
 )
 from recipes.cells import Recipe
-from recipes.jobs import Scored
 from recipes.record import write_result
 
 MODULES = (
     *(parity, fair, beyond, transfer, ablation, cost, size_curve, magazine_filters),
-    *(foster, foster_ids, foster_ablation, foster_transfer),
+    *(foster, foster_ids, foster_ablation, foster_transfer, diet_kuairand),
 )
-RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in MODULES}
+RECIPES: dict[str, Recipe[Any]] = {module.RECIPE.name: module.RECIPE for module in MODULES}
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -62,13 +63,13 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     return found
 
 
-def wanted(recipes: Sequence[Recipe], seeds: Sequence[int] | None, only: Sequence[str]) -> list[Scored]:
+def wanted(recipes: Sequence[Recipe[Any]], seeds: Sequence[int] | None, only: Sequence[str]) -> list[Job]:
     """Return the cells of some recipes, first recipe first, whose names hold every part of ``only``."""
     cells = [cell for recipe in recipes for cell in recipe.cells(seeds or recipe.seeds)]
     return [cell for cell in cells if all(part in cell.key for part in only)]
 
 
-def collect(recipe: Recipe, *, partial: bool) -> bool:
+def collect(recipe: Recipe[Any], *, partial: bool) -> bool:
     """Write the result of a recipe; return whether it was written.
 
     Args:

@@ -2,25 +2,28 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from recdistill.distill import DISTILLERS
 from recdistill.distill.base import Distiller
 from recdistill.distill.bilevel_sequences import BilevelSequences
 from recdistill.distill.farzi import Farzi
 from recdistill.distill.refined import Refined
+from recdistill.study.grid import Job
 from recdistill.study.students import ItemTable
 from recdistill.training.fit import TrainingRecipe
 from recipes.datasets import OBJECTIVES, Budget, Dataset
-from recipes.jobs import Scored, Student
+from recipes.jobs import Student
 from recipes.places import Place
 from recipes.plans import Method, Plan
 from recipes.zoo import architecture
 
+Cell = TypeVar("Cell", bound=Job)
+
 
 @dataclass(frozen=True)
-class Recipe:
-    """An experiment.
+class Recipe(Generic[Cell]):
+    """An experiment; a cell is a job that ends in scores.
 
     Args:
         name: of its result.
@@ -31,8 +34,8 @@ class Recipe:
 
     name: str
     seeds: tuple[int, ...]
-    cells: Callable[[Sequence[int]], list[Scored]]
-    body: Callable[[list[Scored]], dict[str, Any]]
+    cells: Callable[[Sequence[int]], list[Cell]]
+    body: Callable[[list[Cell]], dict[str, Any]]
 
 
 def student(place: Place, plan: Plan | Distiller, items: ItemTable, recipe: str, model: str = "sasrec") -> Student:

@@ -61,7 +61,7 @@ def test_a_memory_can_be_looked_into(here: Path) -> None:
 
 
 def test_other_commands_say_that_it_is_a_memory(here: Path) -> None:
-    assert "memory: is a memory of clicks" in call("train", "memory", "out").complaint
+    assert "memory: is a memory of clicks" in call("plan", "memory").complaint
     assert "memory: is a memory of clicks" in call("certify", "memory", "prepared").complaint
     assert "and is never replaced" in call("prepare", "day-0.parquet", "memory").complaint
 

@@ -44,7 +44,8 @@ def test_units_are_samples_behind_the_look_up() -> None:
     assert memory.blocks.tolist() == [3] * 12
     found = memory.batch(np.array([4, 1]))
     assert torch.equal(found.vectors, memory.vectors[[4, 1]])
-    assert memory.num_bytes == 12 * (3 * 4 * 4 + 4 + 8)
+    assert torch.equal(memory.ids, batch.ids)
+    assert memory.num_bytes == 12 * (3 * 4 * 4 + 4 + 8 + 4 * 4)
 
 
 def test_hard_labels_stay_finite() -> None:
@@ -90,7 +91,7 @@ def test_old_labels_move_towards_the_model() -> None:
 
 def test_an_empty_memory_is_carried_over() -> None:
     model = model_of()
-    found, moved = carried_over(ClickMemory.empty(3, 4), model.tables, model, block_of())
+    found, moved = carried_over(ClickMemory.empty((1, 1, 2), 4), model.tables, model, block_of())
     assert len(found) == 0
     assert len(moved) == 3
     assert len(found.joined(lifted(model, block_of(), 0.5, 2))) == 12
@@ -123,7 +124,7 @@ def test_ratios_that_cannot_be_are_refused(ratio: float) -> None:
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], told: str) -> None:
     model = model_of()
     with pytest.raises(OptionError, match=told):
-        carried_over(ClickMemory.empty(3, 4), model.tables, model, block_of(), **options)
+        carried_over(ClickMemory.empty((1, 1, 2), 4), model.tables, model, block_of(), **options)
     with pytest.raises(OptionError, match="softness"):
         lifted(model, block_of(), 1.5, 1)
 

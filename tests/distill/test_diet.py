@@ -41,7 +41,7 @@ TINY = DIET(
     inner_batch_size=8,
     inner_learning_rate=0.01,
     outer_batch_size=32,
-    judged_on=200,
+    held_out=0.5,
 )
 
 
@@ -61,7 +61,7 @@ def model_of(settings: DIET = TINY) -> ClickModel:
 def stream(settings: DIET, blocks: Sequence[ClickBlock], **context: Any) -> tuple[ClickModel, list[Folded]]:
     """Fold blocks one after another."""
     model, found, seen = model_of(settings), [], 0
-    memory = ClickMemory.empty(len(WIDTHS), 4)
+    memory = ClickMemory.empty(WIDTHS, 4)
     for number, block in enumerate(blocks, start=1):
         rng = Streams(0).child(f"block {number}")
         made = fold(settings, memory, model, block, seen=seen, number=number, rng=rng, context=RunContext(**context))
@@ -75,7 +75,8 @@ def task_of(settings: DIET = TINY) -> ClickRefinement:
     checkpoints = learn_block(settings, model, block, rng)
     made = select(settings, model, checkpoints, block, 20, rng)
     vectors = model.embed(made.batch(slice(None))).detach()
-    memory = ClickMemory(vectors, 2 * torch.from_numpy(made.labels) - 1, torch.ones(20, dtype=torch.long))
+    logits, ids = 2 * torch.from_numpy(made.labels) - 1, torch.from_numpy(made.ids)
+    memory = ClickMemory(vectors, logits, torch.ones(20, dtype=torch.long), ids)
     return ClickRefinement.prepare(settings, memory, model, checkpoints, block, rng, RunContext())
 
 
@@ -92,7 +93,10 @@ def test_a_bounded_memory_does_not() -> None:
     assert [len(made.memory) for made in found] == [20, 25, 25]
 
 
-@pytest.mark.parametrize("options", [{}, {"addressing": False}, {"alignment": "rotation"}, {"selection": "random"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"addressing": False}, {"alignment": "rotation"}, {"selection": "random"}, {"selection": "independent"}],
+)
 def test_the_same_stream_gives_the_same_memory(options: dict[str, Any]) -> None:
     settings = replace(TINY, **options)
     runs = [stream(settings, [block_of(0), block_of(1)])[1][-1].memory for _ in range(2)]

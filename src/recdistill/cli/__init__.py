@@ -17,6 +17,7 @@ from recdistill.cli import (
     distill,
     doctor,
     evaluate,
+    export,
     inspect,
     plan,
     prepare,
@@ -67,7 +68,8 @@ app.command(verify.verify, sort_key=7, help_epilogue="")
 app.command(report.report, sort_key=8, help_epilogue="")
 app.command(inspect.inspect, sort_key=9, help_epilogue="")
 app.command(stream.stream, sort_key=10, help_epilogue=stream.EPILOGUE)
-app.command(doctor.doctor, sort_key=11, help_epilogue="")
+app.command(export.export, sort_key=11, help_epilogue="")
+app.command(doctor.doctor, sort_key=12, help_epilogue="")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recdistill.cli.bars import progress_bars
-from recdistill.cli.folders import cache_folder, require_kind
+from recdistill.cli.clicks import MODEL, evaluate_clicks
+from recdistill.cli.folders import cache_folder, kind_of, require_kind
 from recdistill.cli.materials import require_same_data
 from recdistill.cli.messages import print_json, print_table
 from recdistill.cli.options import Flag, Seed
@@ -35,14 +36,15 @@ def evaluate(
     seed: Seed = 0,
     json: Flag = False,
 ) -> None:
-    """Score a model on held-out events: hit rate (HR), NDCG and MRR at 5, 10 and 20.
+    """Score a model on held-out events: hit rate (HR), NDCG and MRR at 5, 10 and 20; AUC and log loss of clicks.
 
     Parameters
     ----------
     model
         Folder written by recdistill train.
     prepared
-        The prepared dataset that its data was made from; any, for a model that reads texts.
+        The prepared dataset that its data was made from; any, for a model that reads texts. For a model of clicks: a
+        file with a block of clicks, or a folder of them.
     protocol
         full (all items) or uni100 (100 sampled items; for comparison with papers that use it).
     part
@@ -52,6 +54,9 @@ def evaluate(
     json
         Print the result as JSON.
     """
+    if kind_of(model) == MODEL:
+        evaluate_clicks(model, prepared, as_json=json)
+        return
     choose("--protocol", protocol, PROTOCOLS)
     where = choose("--part", part, PARTS)
     require_kind("MODEL", model, "model")

@@ -9,15 +9,25 @@ from recdistill.cli.messages import say
 from recdistill.errors import ArtifactError, InputError
 from recdistill.storage import read_json, refuse_existing, sha256_of
 
-HEADERS = ("model.json", "trajectory.json", "manifest.json", "stream.json")
+HEADERS = ("model.json", "trajectory.json", "manifest.json", "stream.json", "clicks.json")
 KINDS = {
     "recdistill-model": "model",
     "recdistill-trajectory": "teacher",
     "recdistill-prepared": "prepared dataset",
     "recdistill-distilled": "distilled dataset",
     "recdistill-stream": "memory of clicks",
+    "recdistill-clicks": "export of clicks",
+    "recdistill-click-model": "model of clicks",
 }
-MADE_BY = {"model": "train", "prepared dataset": "prepare", "distilled dataset": "distill", "teacher": "distill"}
+MADE_BY = {
+    "model": "train",
+    "prepared dataset": "prepare",
+    "distilled dataset": "distill",
+    "teacher": "distill",
+    "memory of clicks": "stream",
+    "export of clicks": "export",
+    "model of clicks": "train",
+}
 
 
 def kind_of(folder: Path) -> str | None:

@@ -3,17 +3,21 @@
 from pathlib import Path
 from typing import Any
 
+from recdistill.cli.clicks import MODEL
+from recdistill.cli.folders import kind_of
 from recdistill.cli.messages import print_facts, print_json, print_table
 from recdistill.cli.options import Flag
 from recdistill.cli.prepare import show_prepared
 from recdistill.data.distilled import DistilledDataset, size_in_bytes
 from recdistill.data.prepared import PreparedDataset
 from recdistill.data.rows import SoftRows
+from recdistill.distill.clicks.export import HEADER, load_rows
 from recdistill.distill.clicks.stream import ClickStream
 from recdistill.errors import ArtifactError
 from recdistill.evaluation.top_items import top_items
 from recdistill.storage import read_json
 from recdistill.training.checkpoint import load_model
+from recdistill.training.click_checkpoint import load_click_model
 from recdistill.training.trajectory import Trajectory
 
 SHOWN_ROWS, SHOWN_POSITIONS = 3, 5
@@ -25,14 +29,18 @@ def inspect(folder: Path, /, *, json: Flag = False) -> None:
     Parameters
     ----------
     folder
-        A distilled dataset, a prepared dataset, a model, a teacher, or a memory of clicks.
+        A distilled dataset, a prepared dataset, a model, a teacher, a memory of clicks or an export of one.
     json
         Print the result as JSON.
     """
     if not folder.is_dir():
         told = "is a file" if folder.exists() else "does not exist"
         raise ArtifactError(told, fix="give a folder written by recdistill", path=folder)
-    if (folder / "model.json").exists():
+    if kind_of(folder) == MODEL:
+        _show_click_model(folder, as_json=json)
+    elif (folder / HEADER).exists():
+        show_export(folder, as_json=json)
+    elif (folder / "model.json").exists():
         _show_model(folder, as_json=json)
     elif (folder / "trajectory.json").exists():
         header = Trajectory.open(folder).header
@@ -60,6 +68,24 @@ def _show_model(folder: Path, *, as_json: bool) -> None:
         "weights": sum(value.numel() for value in model.state_dict().values()),
     }
     _show_facts("model", facts | {"config": model.config} | about, as_json=as_json)
+
+
+def _show_click_model(folder: Path, *, as_json: bool) -> None:
+    saved = load_click_model(folder)
+    shape = {name: value for name, value in saved.model.config.items() if name not in ("num_ids", "widths")}
+    facts = {"folder": str(folder), "model": saved.model.name, "fields": len(saved.vocabulary.spec.fields)}
+    weights = sum(value.numel() for value in saved.model.state_dict().values())
+    facts |= {"ids": sum(saved.vocabulary.num_ids), "weights": weights, "config": shape} | dict(saved.about)
+    _show_facts("model of clicks", facts, as_json=as_json)
+
+
+def show_export(folder: Path, *, as_json: bool) -> None:
+    """Print what an export of clicks holds."""
+    rows, vocabulary, about = load_rows(folder)
+    facts = {name: about[name] for name in ("method", "version", "seed")}
+    facts |= {"rows": len(rows), "fields": len(vocabulary.spec.fields), "ids": sum(vocabulary.num_ids)}
+    facts |= {"groups": sum(rows.groups.counts), "bytes": sum(path.stat().st_size for path in folder.iterdir())}
+    _show_facts("export of clicks", {"folder": str(folder)} | facts, as_json=as_json)
 
 
 def _show_facts(title: str, facts: dict[str, Any], *, as_json: bool) -> None:

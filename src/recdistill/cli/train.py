@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from recdistill.cli.bars import progress_bars
-from recdistill.cli.folders import check_out, state_file
+from recdistill.cli.clicks import EXPORT, MEMORY, train_on_clicks
+from recdistill.cli.folders import check_out, kind_of, state_file
 from recdistill.cli.materials import material_of, refuse_items
 from recdistill.cli.messages import print_facts, print_json
 from recdistill.cli.options import (
@@ -19,8 +20,10 @@ from recdistill.cli.options import (
     parse_pairs,
     under,
 )
-from recdistill.errors import choose
+from recdistill.errors import OptionError, choose
 from recdistill.models import MODELS
+from recdistill.models.clicks import CLICK_MODELS
+from recdistill.study.click_students import FEW_SAMPLES, ClickStudentSpec
 from recdistill.study.students import StudentSpec, train_student
 from recdistill.training.checkpoint import save_model
 from recdistill.training.fit import FitResult, TrainingRecipe
@@ -30,6 +33,8 @@ EPILOGUE = "\n\n".join(
         "Names that --option and --recipe take, with their defaults (epochs=30 where no validation events stop it):",
         *(listed(f"--option of {name}", model.options()) for name, model in MODELS.items() if model.options()),
         listed("--recipe", defaults_of(TrainingRecipe)),
+        *(listed(f"--option of {name}, clicks", model.options()) for name, model in CLICK_MODELS.items()),
+        listed("--recipe of clicks", FEW_SAMPLES.as_dict()),
     )
 )
 
@@ -39,18 +44,19 @@ def train(
     out: Path,
     /,
     *,
-    model: str = "sasrec",
+    model: str | None = None,
     items: str = "random",
     valid: Path | None = None,
     option: Pairs = (),
     recipe: Pairs = (),
     max_seq_len: Count | None = None,
+    version: Count | None = None,
     seed: Seed = 0,
     resume: Flag = False,
     overwrite: Flag = False,
     json: Flag = False,
 ) -> None:
-    """Train a model on a prepared or on a distilled dataset.
+    """Train a model on a prepared or on a distilled dataset, on a memory of clicks or on an export of one.
 
     The state of an unfinished run lies beside OUT, so that an interrupted run is continued with --resume to the same
     result.
@@ -58,12 +64,13 @@ def train(
     Parameters
     ----------
     data
-        Folder written by recdistill prepare or recdistill distill.
+        Folder written by recdistill prepare, distill, stream or export.
     out
         Folder to write the model to.
     model
-        sasrec, gru4rec, narm, bert4rec, popularity, or text: a language model over what items say of themselves, with
-        --option encoder=FOLDER.
+        sasrec (when left out), gru4rec, narm, bert4rec, popularity, or text: a language model over what items say of
+        themselves, with --option encoder=FOLDER. Of clicks: deepfm (when left out), lr, fm, dcnv2, autoint, xdeepfm,
+        finalmlp or wukong; on a memory it reads the reference model's tables, frozen, on an export its own.
     items
         Item table of the model when DATA is distilled: random (learnt from its rows alone), given (starts from the
         item factor in DATA) or frozen (that factor, not trained).
@@ -76,6 +83,8 @@ def train(
         Field of the training recipe, such as epochs=50; may be repeated. The names stand below.
     max_seq_len
         Longest history that the model reads; 50, or that of the teacher.
+    version
+        Version of a memory of clicks; the last one when left out.
     seed
         Seed of weights, order and dropout.
     resume
@@ -85,6 +94,16 @@ def train(
     json
         Print the result as JSON.
     """
+    kind = kind_of(data)
+    if kind in (MEMORY, EXPORT):
+        refuse_given(kind, {"--items": items != "random", "--valid": valid, "--max-seq-len": max_seq_len})
+        settled: dict[str, Any] = {"version": version, "seed": seed, "resume": resume, "overwrite": overwrite}
+        name = model or ClickStudentSpec.model
+        train_on_clicks(data, out, kind, model=name, option=option, recipe=recipe, as_json=json, **settled)
+        return
+    if version is not None:
+        raise OptionError("--version", version, fix="is of a memory of clicks, and DATA is none; leave it out")
+    model = model or StudentSpec.model
     choose("--model", model, MODELS)
     arguments = model_arguments("--option", model, parse_pairs("--option", option))
     values = parse_pairs("--recipe", recipe)
@@ -120,6 +139,17 @@ def train(
         print_json(seen)
     else:
         print_facts("trained model", seen)
+
+
+def refuse_given(kind: str, given: dict[str, Any]) -> None:
+    """Raise when an option was given that says nothing of clicks.
+
+    Raises:
+        OptionError: naming it.
+    """
+    for name, value in given.items():
+        if value:
+            raise OptionError(name, "given", fix=f"is of histories of items, and DATA is a {kind}; leave it out")
 
 
 def training_facts(spec: StudentSpec, result: FitResult, seed: int) -> dict[str, Any]:

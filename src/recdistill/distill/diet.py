@@ -25,6 +25,7 @@ from recdistill.training.clicks import ClickRecipe
 SELECTIONS = {
     "hardest": "the largest EL2N scores within each label",
     "random": "drawn uniformly",
+    "independent": "made up: every field of a unit from another random sample, the label from the reference model",
 }
 
 
@@ -56,7 +57,7 @@ class DIET:
     most_units: int | None = None
     """Units that a memory never exceeds; ``None`` for no bound."""
     selection: str = "hardest"
-    """Samples that become units: ``hardest`` or ``random``."""
+    """Samples that become units: ``hardest``, ``random`` or ``independent``, which ignores ``softness``."""
     positive_rate: float | None = None
     """Share of clicks among them; that of the block when ``None``."""
     drop: float = 0.05
@@ -64,8 +65,8 @@ class DIET:
     softness: float = 1.0
     """Weight of the reference model's chance in a new label, in [0, 1]; 0 for hard labels. The hardest samples are
     those whose labels contradict the model: below 1 they teach the contrary of what the stream says."""
-    alignment: str = "ridge"
-    """How old units follow the tables: ``ridge``, ``rotation`` or ``none``."""
+    alignment: str = "lookup"
+    """How old units follow the tables: ``lookup``, ``ridge``, ``rotation`` or ``none``."""
     alignment_strength: float = 1e-2
     """How much that map is drawn to the identity, above 0."""
     refresh: float = 0.1
@@ -102,24 +103,25 @@ class DIET:
     """Weight of the mean squared distance of vectors from where they began, 0 or more."""
     clip: float = 2.0
     """Largest meta-gradient as a multiple of the running mean of their norms, above 0."""
-    judged_on: int = 20_000
-    """Most samples of the block on which the units of every epoch are judged, by a proxy; at least 1."""
+    held_out: float = 0.1
+    """Share of the block, its last samples, on which the units of every epoch are judged by a proxy, and which no outer
+    step sees; in (0, 1). Units have room to learn the others by heart."""
 
     def __post_init__(self) -> None:
         """Check every field."""
         choose("model", self.model, CLICK_MODELS)
         choose("selection", self.selection, SELECTIONS)
         choose("alignment", self.alignment, ALIGNMENTS)
-        require_rate(drop=self.drop)
+        require_rate(drop=self.drop, held_out=self.held_out)
         require_share(softness=self.softness, refresh=self.refresh, uniform=self.uniform)
         if self.positive_rate is not None:
             require_share(positive_rate=self.positive_rate)
         above = ("alignment_strength", "learning_rate", "label_rate", "inner_learning_rate", "damping", "clip")
-        require_above(0, **{name: getattr(self, name) for name in (*above, "ratio", "active")})
+        require_above(0, **{name: getattr(self, name) for name in (*above, "ratio", "active", "held_out")})
         for name in ("ratio", "active"):
             if getattr(self, name) > 1:
                 raise OptionError(name, getattr(self, name), fix="must lie in (0, 1]")
-        counts = ("checkpoints", "steps_per_epoch", "window", "inner_batch_size", "pool", "judged_on", "most_units")
+        counts = ("checkpoints", "steps_per_epoch", "window", "inner_batch_size", "pool", "most_units")
         require_at_least(1, **{name: getattr(self, name) for name in counts})
         require_at_least(2, outer_batch_size=self.outer_batch_size)
         require_at_least(0, epochs=self.epochs, anchor=self.anchor)

@@ -39,8 +39,9 @@ class ClickRecipe:
     learning_rate: float = 1e-3
     """Adam step size, above 0."""
     weight_decay: float = 1e-5
-    """L2-coupled decay of Adam, 0 or more."""
-    batch_size: int = 1024
+    """L2-coupled decay of Adam, 0 or more, of all weights but the tables. In them it would take the rows of ids that a
+    block has not: where the decay is all the gradient there is, Adam makes whole steps of it."""
+    batch_size: int = 256
     """Samples per step, at least 1."""
     epochs: int = 1
     """Most passes, at least 1. Click models overfit in the second pass over a log; few samples need many."""
@@ -91,7 +92,8 @@ def fit_clicks(
     Raises:
         NumericalError: the loss is NaN or infinite.
     """
-    run = RunState.start(model, recipe.learning_rate, recipe.weight_decay)
+    tables = tuple(model.tables.parameters())
+    run = RunState.start(model, recipe.learning_rate, recipe.weight_decay, undecayed=tables)
     if state is not None:
         run.restore(state)
     while len(data) and run.epoch < recipe.epochs and not run.stopped:

@@ -2,8 +2,10 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -33,11 +35,33 @@ class RunState:
     started: float = field(default_factory=time.perf_counter)
 
     @staticmethod
-    def start(model: nn.Module, learning_rate: float, weight_decay: float, *, decoupled: bool = False) -> "RunState":
-        """Return the state before the first step of Adam; of AdamW, where the decay is decoupled."""
+    def start(
+        model: nn.Module,
+        learning_rate: float,
+        weight_decay: float,
+        *,
+        decoupled: bool = False,
+        undecayed: Sequence[nn.Parameter] = (),
+    ) -> "RunState":
+        """Return the state before the first step of Adam; of AdamW, where the decay is decoupled.
+
+        Args:
+            model: whose parameters that want a gradient are trained.
+            learning_rate: step size.
+            weight_decay: of all parameters but ``undecayed``.
+            decoupled: whether the decay is.
+            undecayed: parameters without decay.
+        """
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        spared = {id(parameter) for parameter in undecayed}
+        groups: list[dict[str, Any]] = [
+            {"params": [parameter for parameter in trained if id(parameter) not in spared]},
+            {"params": [parameter for parameter in trained if id(parameter) in spared], "weight_decay": 0.0},
+        ]
         kind = torch.optim.AdamW if decoupled else torch.optim.Adam
-        return RunState(model, kind(trained, lr=learning_rate, weight_decay=weight_decay))
+        return RunState(
+            model, kind([each for each in groups if each["params"]], learning_rate, weight_decay=weight_decay)
+        )
 
     @property
     def seconds(self) -> float:

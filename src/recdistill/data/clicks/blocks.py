@@ -98,7 +98,9 @@ class ClickLog:
         time = pl.col(name)
         inside = time >= first if last is None else (time >= first) & (time < last)
         found: pl.DataFrame = self.rows.filter(inside).collect(engine="streaming")
-        return found.sort(name, maintain_order=True).select(self.spec.columns)
+        if not found[name].is_sorted():  # sorting needs several times the memory of the rows
+            found = found.sort(name, maintain_order=True)
+        return found.select(self.spec.columns)
 
 
 @dataclass(frozen=True)

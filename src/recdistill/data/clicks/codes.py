@@ -65,11 +65,12 @@ class GrowingCodes(Codes):
 
     def grown(self, column: pl.Series) -> "GrowingCodes":
         """Return the codes with the new values of a block that occur in at least ``min_count`` of its rows."""
-        met = (
-            cells(column, self.of).unique(["row", "value"]).group_by("value").agg(pl.len().alias("rows"), pl.min("row"))
-        )
-        new = met.filter(pl.col("rows") >= self.of.min_count).join(self._table, on="value", how="anti")
-        return GrowingCodes(self.of, pl.concat([self.values, new.sort("row", "value")["value"]]))
+        new = cells(column, self.of).join(self._table, on="value", how="anti")
+        if self.of.kind == "multi":
+            new = new.unique(["row", "value"])  # a value that occurs twice in a row counts once
+        met = new.group_by("value").agg(pl.len().alias("rows"), pl.min("row"))
+        often = met.filter(pl.col("rows") >= self.of.min_count).sort("row", "value")
+        return GrowingCodes(self.of, pl.concat([self.values, often["value"]]))
 
     def encode(self, column: pl.Series) -> Int[np.ndarray, "n W"]:
         """Return the ids of every row."""
@@ -171,8 +172,15 @@ def cells(column: pl.Series, some: Field) -> pl.DataFrame:
     frame = frame.filter(pl.col("value").is_not_null() & (pl.col("value") != ""))
     if some.kind != "multi":
         return frame.with_columns(pl.lit(0, dtype=pl.Int64).alias("place"))
-    placed = frame.with_columns(pl.int_range(pl.len()).over("row").alias("place"))
-    return placed.filter(pl.col("place") < some.width)
+    found = places(frame["row"].cast(pl.Int64).to_numpy())
+    return frame.with_columns(pl.Series("place", found)).filter(pl.col("place") < some.width)
+
+
+def places(rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Return how many of the same number stand before each one, where equal numbers stand together."""
+    index = np.arange(len(rows))
+    begins = np.diff(rows, prepend=rows[:1]) != 0
+    return index - np.maximum.accumulate(np.where(begins, index, 0))
 
 
 def _text(column: pl.Series, name: str) -> pl.Series:

@@ -1,4 +1,8 @@
-"""How old vectors follow an embedding table that was trained on: one linear map per field, in closed form."""
+"""How old vectors follow an embedding table that was trained on: one linear map per field, in closed form.
+
+Under ``lookup`` the map carries only what outer steps have added to a unit; the vectors of the sample that it began as
+are looked up anew, which is exact.
+"""
 
 from collections.abc import Callable
 
@@ -50,7 +54,8 @@ def no_map(
 
 
 Alignment = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-ALIGNMENTS: dict[str, Alignment] = {"ridge": ridge_map, "rotation": rotation, "none": no_map}
+LOOKUP = "lookup"
+ALIGNMENTS: dict[str, Alignment] = {LOOKUP: ridge_map, "ridge": ridge_map, "rotation": rotation, "none": no_map}
 """Alignments by name."""
 
 

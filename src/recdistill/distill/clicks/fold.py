@@ -1,11 +1,13 @@
 """One block into a memory: DIET's three steps."""
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.special import expit
 from torch import Tensor
 
 from recdistill.data.clicks.block import ClickBlock
@@ -103,9 +105,24 @@ def select(
     """Return the samples of a block that become units, ``count`` of them."""
     if settings.selection == "random":
         return block.some(np.sort(rng.numpy("random").choice(len(block), count, replace=False)))
+    if settings.selection == "independent":
+        return made_up(model, block, count, rng)
     scores = el2n(logits_along(model, checkpoints[1:], block), torch.from_numpy(block.labels))
     rate, drop = settings.positive_rate, settings.drop
     return block.some(hardest_by_label(scores.numpy(), block.labels, count, positive_rate=rate, drop=drop))
+
+
+def made_up(model: ClickModel, block: ClickBlock, count: int, rng: Streams) -> ClickBlock:
+    """Return samples that never were: the values of each field as often as in the block, fields independent.
+
+    Their labels are the model's chances.
+    """
+    draw, parts = rng.numpy("independent"), []
+    starts = np.cumsum((0, *block.widths))
+    for first, last in itertools.pairwise(starts):
+        parts.append(block.ids[draw.integers(len(block), size=count), first:last])
+    made = ClickBlock(np.concatenate(parts, axis=1), np.zeros(count, np.float32), block.widths)
+    return replace(made, labels=expit(predicted(model, made)).astype(np.float32))
 
 
 def outer_loop(settings: DIET) -> OuterLoop:

@@ -1,12 +1,14 @@
 """The memory: units, each of which is a vector per field and a label, both free to move.
 
 A unit begins as a real sample that was looked up in the reference model's tables. It lives in the space of these
-tables; when they are trained on, it follows them (:mod:`recdistill.distill.clicks.alignment`).
+tables; when they are trained on, it follows them (:mod:`recdistill.distill.clicks.alignment`). It remembers the ids of
+its sample: models with tables of their own train on these (:mod:`recdistill.distill.clicks.export`).
 
-Shapes: ``N`` units, ``F`` fields, ``D`` width of an embedding.
+Shapes: ``N`` units, ``F`` fields, ``C`` columns of ids, ``D`` width of an embedding.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recdistill.data.clicks.block import ClickBatch, ClickBlock
-from recdistill.distill.clicks.alignment import ALIGNMENTS, aligned
+from recdistill.distill.clicks.alignment import ALIGNMENTS, LOOKUP, aligned
 from recdistill.errors import OptionError, choose, require_above, require_at_least
 from recdistill.models.clicks.base import ClickModel, FieldTables
 
@@ -30,16 +32,19 @@ class ClickMemory:
         vectors: of every unit and field, behind the look-up.
         logits: of the units' labels.
         blocks: number of the block that each unit was taken from, from 1.
+        ids: of the sample that each unit began as.
     """
 
     vectors: Float[Tensor, "N F D"]
     logits: Float[Tensor, " N"]
     blocks: Int[Tensor, " N"]
+    ids: Int[Tensor, "N C"]
 
     @staticmethod
-    def empty(num_fields: int, embedding_dim: int) -> "ClickMemory":
-        """Return a memory without units."""
-        return ClickMemory(torch.zeros(0, num_fields, embedding_dim), torch.zeros(0), torch.zeros(0, dtype=torch.long))
+    def empty(widths: Sequence[int], embedding_dim: int) -> "ClickMemory":
+        """Return a memory without units, of fields with so many columns."""
+        vectors, ids = torch.zeros(0, len(widths), embedding_dim), torch.zeros(0, sum(widths), dtype=torch.int32)
+        return ClickMemory(vectors, torch.zeros(0), torch.zeros(0, dtype=torch.long), ids)
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -51,17 +56,22 @@ class ClickMemory:
 
     def some(self, rows: Int[Tensor, " m"]) -> "ClickMemory":
         """Return some units, in this order."""
-        return ClickMemory(self.vectors[rows], self.logits[rows], self.blocks[rows])
+        return ClickMemory(*(part[rows] for part in self.tensors().values()))
 
     def joined(self, other: "ClickMemory") -> "ClickMemory":
         """Return the units of both."""
-        parts = ((self.vectors, other.vectors), (self.logits, other.logits), (self.blocks, other.blocks))
-        return ClickMemory(*(torch.cat(pair) for pair in parts))
+        return ClickMemory(
+            *(torch.cat(pair) for pair in zip(self.tensors().values(), other.tensors().values(), strict=True))
+        )
 
     @property
     def num_bytes(self) -> int:
         """Bytes of all numbers."""
-        return sum(part.numel() * part.element_size() for part in (self.vectors, self.logits, self.blocks))
+        return sum(part.numel() * part.element_size() for part in self.tensors().values())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything by its name, for a file."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 def units_in(ratio: float, seen: int) -> int:
@@ -95,7 +105,8 @@ def lifted(model: ClickModel, block: ClickBlock, softness: float, number: int) -
     batch = block.batch(slice(None))
     vectors = model.embed(batch)
     chance = (1 - softness) * batch.labels + softness * torch.sigmoid(model.logits(vectors))
-    return ClickMemory(vectors, logit_of(chance), torch.full((len(block),), number))
+    assert batch.ids is not None
+    return ClickMemory(vectors, logit_of(chance), torch.full((len(block),), number), batch.ids.int())
 
 
 @torch.no_grad()
@@ -138,7 +149,10 @@ def carried_over(
         maps.append(ALIGNMENTS[alignment](before.of(field), now, weights.to(now), strength))
         column += width
     turned = torch.stack(maps)
-    vectors = aligned(memory.vectors, turned)
+    if alignment == LOOKUP:
+        vectors = model.tables(memory.ids) + aligned(memory.vectors - before(memory.ids), turned)
+    else:
+        vectors = aligned(memory.vectors, turned)
     chance = torch.sigmoid(memory.logits)
     if refresh > 0 and len(memory):
         chance = (1 - refresh) * chance + refresh * torch.sigmoid(model.logits(vectors))

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -49,6 +49,7 @@ class ClickRefinement:
     model: ClickModel
     students: tuple[Tensors, ...]
     block: ClickBlock
+    judged: ClickBlock
     synthetic: Units
     rng: Streams
     context: RunContext
@@ -70,13 +71,15 @@ class ClickRefinement:
             memory: the units as they begin.
             model: the reference model after the block; its tables stay.
             checkpoints: its weights on the way; a proxy begins at one of them.
-            block: real samples to judge on.
+            block: real samples, in the order of time: targets of the steps, and at the end those that units are judged
+                on.
             rng: streams of this block.
             context: where the run happens.
         """
         students = tuple({name: value for name, value in each.items() if name != TABLES} for each in checkpoints)
         units = Units(memory, settings.label_rate / settings.learning_rate)
-        return ClickRefinement(settings, memory, model, students, block, units, rng.child("refine"), context)
+        parts = (*parted(block, settings.held_out), units, rng.child("refine"), context)
+        return ClickRefinement(settings, memory, model, students, *parts)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -86,7 +89,7 @@ class ClickRefinement:
     def memory(self) -> ClickMemory:
         """Return the units as they are now."""
         logits = (self.synthetic.labels.detach() * self.synthetic.scale).clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
-        return ClickMemory(self.synthetic.vectors.detach().clone(), logits, self.begun.blocks)
+        return replace(self.begun, vectors=self.synthetic.vectors.detach().clone(), logits=logits)
 
     def steps(self, epoch: int) -> Iterator[MetaResult]:
         """Yield the meta-gradient of each outer step, clipped at a multiple of the mean norm so far in the epoch."""
@@ -172,7 +175,7 @@ class ClickRefinement:
         return made
 
     def judge(self, epoch: int) -> float:
-        """Return minus the log loss, on samples of the block, of a proxy trained on the units from before the block."""
+        """Return minus the log loss, on samples that no step sees, of a proxy from before the block after the units."""
         settings = self.settings
         proxy = self.proxy(self.students[0])
         size = min(settings.inner_batch_size, len(self.begun))
@@ -183,11 +186,12 @@ class ClickRefinement:
         fit_clicks(proxy, self.memory(), recipe, self.rng.child("judge"))
         return -log_loss(self.judged.labels, predicted(proxy, self.judged))
 
-    @cached_property
-    def judged(self) -> ClickBlock:
-        """The samples of every judgement."""
-        count = min(self.settings.judged_on, len(self.block))
-        return self.block.some(np.sort(self.rng.numpy("judged").choice(len(self.block), count, replace=False)))
+
+def parted(block: ClickBlock, held_out: float) -> tuple[ClickBlock, ClickBlock]:
+    """Return a block without its last samples, and these; of a block of one sample, that one both times."""
+    first = max(1, len(block) - max(1, round(held_out * len(block))))
+    rows = np.arange(len(block))
+    return block.some(rows[:first]), block.some(rows[first:] if len(block) > 1 else rows)
 
 
 @torch.no_grad()
@@ -207,7 +211,7 @@ def bounded(
     """Return at most ``most`` units, those with the largest influence on samples of the block, whatever its sign."""
     if len(memory) <= most:
         return memory
-    count = min(settings.judged_on, len(block))
+    count = min(settings.outer_batch_size * settings.pool, len(block))
     rows = np.sort(rng.numpy("bounded").choice(len(block), count, replace=False))
     gradients, hidden, logits = gradients_of(model, block.batch(rows))
     units = gradients_of(model, ClickBatch(torch.sigmoid(memory.logits), vectors=memory.vectors))[0]

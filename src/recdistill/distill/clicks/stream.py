@@ -71,7 +71,7 @@ class Version:
     def memory(self) -> ClickMemory:
         """Return the units."""
         tensors = self._tensors("memory.safetensors")
-        return ClickMemory(tensors["vectors"], tensors["logits"], tensors["blocks"])
+        return ClickMemory(**tensors)
 
     def vocabulary(self) -> ClickVocabulary:
         """Return the ids."""
@@ -214,9 +214,10 @@ class ClickStream:
         known = ClickVocabulary.empty(self.spec) if last is None else last.vocabulary()
         vocabulary = known.grown(frame)
         block = vocabulary.encode(frame)
+        del frame  # learning needs the room
         if last is None:
             model = self._new_model(vocabulary.num_ids)
-            memory, seen, foreseen = ClickMemory.empty(model.num_fields, model.tables.rows.shape[1]), 0, None
+            memory, seen, foreseen = ClickMemory.empty(self.spec.widths, model.tables.rows.shape[1]), 0, None
         else:
             model, memory, seen = self.model(last), last.memory(), int(last.manifest["seen"])
             model.grow(vocabulary.num_ids, rng.torch("new ids"))
@@ -265,8 +266,7 @@ class ClickStream:
     def _write(self, version: Version, vocabulary: ClickVocabulary, model: ClickModel, memory: ClickMemory) -> Version:
         with atomic_folder(version.folder) as temporary:
             vocabulary.save(temporary)
-            units = {"vectors": memory.vectors, "logits": memory.logits, "blocks": memory.blocks}
-            write_tensors(temporary / "memory.safetensors", units)
+            write_tensors(temporary / "memory.safetensors", memory.tensors())
             write_tensors(temporary / "reference.safetensors", dict(model.state_dict()))
             files = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
             write_json(temporary / "manifest.json", version.manifest | {"files": files})

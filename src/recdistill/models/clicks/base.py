@@ -97,6 +97,27 @@ class FieldTables(nn.Module):
         return made
 
 
+class FieldAdapter(nn.Module):
+    """A linear map for every field, from the width of given tables to that of a model.
+
+    Args:
+        num_fields: F.
+        given_dim: width of the tables, G.
+        embedding_dim: width that the model reads, D.
+        generator: where the maps are drawn from: orthonormal rows or columns, so that lengths stay about what they are.
+    """
+
+    def __init__(self, num_fields: int, given_dim: int, embedding_dim: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_fields, given_dim, embedding_dim))
+        for field in range(num_fields):
+            nn.init.orthogonal_(self.weight.data[field], generator=generator)
+
+    def forward(self, vectors: Float[Tensor, "B F G"]) -> Float[Tensor, "B F D"]:
+        """Return vectors of the model's width."""
+        return torch.einsum("bfg,fgd->bfd", vectors, self.weight)
+
+
 class ClickModel(nn.Module, ABC):
     """A model of the probability of a click. Base of those in :data:`CLICK_MODELS`.
 
@@ -117,6 +138,7 @@ class ClickModel(nn.Module, ABC):
         require_at_least(1, embedding_dim=embedding_dim)
         self.config = {"num_ids": tuple(num_ids), "widths": tuple(widths), "embedding_dim": embedding_dim}
         self.tables = FieldTables(num_ids, widths, embedding_dim, generator)
+        self.adapter: FieldAdapter | None = None
 
     @classmethod
     def options(cls) -> dict[str, Any]:
@@ -142,12 +164,13 @@ class ClickModel(nn.Module, ABC):
         return len(self.tables.num_ids)
 
     def embed(self, batch: ClickBatch) -> Float[Tensor, "B F D"]:
-        """Return the vectors of a batch, looked up unless the batch has them."""
+        """Return the vectors of a batch, looked up unless the batch has them; of the model's width in either case."""
         if batch.vectors is not None:
-            return batch.vectors
-        assert batch.ids is not None
-        found: Tensor = self.tables(batch.ids)
-        return found
+            found = batch.vectors
+        else:
+            assert batch.ids is not None
+            found = self.tables(batch.ids)
+        return found if self.adapter is None else self.adapter(found)
 
     @abstractmethod
     def hidden(self, vectors: Float[Tensor, "B F D"], generator: Randomness | None = None) -> Float[Tensor, "B W"]:
@@ -170,6 +193,24 @@ class ClickModel(nn.Module, ABC):
         """Return the mean binary cross-entropy, in nats; labels may be probabilities, which it is differentiable in."""
         logits = self.logits(self.embed(batch), generator)
         return (F.softplus(logits) - batch.labels * logits).mean()
+
+    def take_tables(self, tables: FieldTables, generator: torch.Generator) -> None:
+        """Read given tables in place of its own, which no training moves; through an adapter where widths differ.
+
+        Args:
+            tables: of the same fields; not copied.
+            generator: where the adapter is drawn from.
+
+        Raises:
+            OptionError: the fields are others.
+        """
+        if tables.widths != self.tables.widths:
+            raise OptionError("tables", tables.widths, fix=f"must be of fields of {self.tables.widths} columns")
+        own = self.tables.rows.shape[1]
+        self.tables = tables.requires_grad_(False)
+        if tables.rows.shape[1] != own:
+            self.adapter = FieldAdapter(self.num_fields, tables.rows.shape[1], own, generator)
+        self.config = {**self.config, "num_ids": tables.num_ids}
 
     def grow(self, num_ids: Sequence[int], generator: torch.Generator) -> None:
         """Give new ids rows of their own; nothing that was learnt changes.

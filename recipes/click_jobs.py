@@ -1,0 +1,407 @@
+"""The jobs behind results of clicks: memories, chosen rows, and models trained on them, each once per seed."""
+
+import io
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from recdistill.data.clicks.block import ClickBlock
+from recdistill.data.clicks.blocks import ClickBlocks, ClickLog
+from recdistill.data.clicks.layouts import LAYOUTS
+from recdistill.data.clicks.vocabulary import ClickVocabulary
+from recdistill.distill.base import RunContext
+from recdistill.distill.clicks.coresets import ClickMaterial, chosen_rows
+from recdistill.distill.clicks.export import exported, save_rows
+from recdistill.distill.clicks.groups import IdGroups
+from recdistill.distill.clicks.matching import GradientMatching
+from recdistill.distill.clicks.memory import ClickMemory, units_in
+from recdistill.distill.clicks.nacs import NaCS
+from recdistill.distill.clicks.stream import ClickStream, Version, is_memory
+from recdistill.distill.diet import DIET
+from recdistill.models.clicks.base import ClickModel
+from recdistill.progress import Progress
+from recdistill.rng import Streams
+from recdistill.storage import atomic_folder, read_json, read_tensors, write_json, write_tensors
+from recdistill.study.grid import Job
+from recipes.places import agrees
+from recipes.record import RUNS, as_json, data_folder
+
+MODELS: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "lr": ("lr", {}),
+    "fm": ("fm", {}),
+    "fm-4": ("fm", {"embedding_dim": 4}),
+    "deepfm": ("deepfm", {}),
+    "deepfm-4": ("deepfm", {"embedding_dim": 4, "hidden_units": (32, 16)}),
+    "dcnv2": ("dcnv2", {}),
+    "autoint": ("autoint", {}),
+    "xdeepfm": ("xdeepfm", {}),
+    "finalmlp": ("finalmlp", {}),
+    "wukong": ("wukong", {}),
+}
+"""Candidates: architecture, and arguments that differ from the defaults. Those of width 4 read given tables through an
+adapter."""
+GROUPS = 16
+"""Ids that a field keeps in an export."""
+
+
+@dataclass(frozen=True)
+class ClickDataset:
+    """A log of clicks in blocks, the last of which is the test.
+
+    Args:
+        name: of its results.
+        source: folder below the datasets.
+        layout: key of ``LAYOUTS``.
+        blocks: equal counts of rows.
+        runs: where everything computed lies.
+    """
+
+    name: str
+    source: str
+    layout: str
+    blocks: int = 10
+    runs: Path = field(default=RUNS, compare=False)
+
+    @property
+    def training_blocks(self) -> int:
+        """Blocks before the test."""
+        return self.blocks - 1
+
+    def opened(self) -> ClickBlocks:
+        """Return the log in blocks."""
+        return ClickBlocks.by_count(LAYOUTS[self.layout].open(data_folder(self.source)), self.blocks)
+
+
+KUAIRAND = ClickDataset("kuairand", "kuairand-pure-window", "kuairand")
+CLICK_DATASETS = (KUAIRAND,)
+
+
+@dataclass(frozen=True)
+class Coded:
+    """The log as it is after the training part, read once per process."""
+
+    vocabulary: ClickVocabulary
+    frames: tuple[pl.DataFrame, ...]
+    blocks: tuple[ClickBlock, ...]
+
+    @cached_property
+    def train(self) -> ClickBlock:
+        """All training blocks in one."""
+        parts = self.blocks[:-1]
+        ids, labels = np.concatenate([part.ids for part in parts]), np.concatenate([part.labels for part in parts])
+        return ClickBlock(ids, labels, parts[0].widths)
+
+    @cached_property
+    def rows(self) -> pl.DataFrame:
+        """The same as they were published."""
+        return pl.concat(self.frames[:-1])
+
+
+@cache
+def coded(dataset: ClickDataset) -> Coded:
+    """Return a log with the ids of its training part."""
+    frames = tuple(dataset.opened())
+    vocabulary = ClickVocabulary.empty(LAYOUTS[dataset.layout].spec)
+    for frame in frames[:-1]:
+        vocabulary = vocabulary.grown(frame)
+    return Coded(vocabulary, frames, tuple(vocabulary.encode(frame) for frame in frames))
+
+
+@dataclass(frozen=True)
+class ClickJob(ABC):
+    """A job of one dataset and seed. Base of those below."""
+
+    dataset: ClickDataset
+    seed: int
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What all seeds have in common."""
+
+    @property
+    def key(self) -> str:
+        """Path below the runs."""
+        return f"clicks/{self.dataset.name}/seed-{self.seed}/{self.name}"
+
+    @property
+    def path(self) -> Path:
+        """The result, or what it cost."""
+        return self.dataset.runs / f"{self.key}.json"
+
+    @property
+    def folder(self) -> Path:
+        """Files beside the result."""
+        return self.dataset.runs / self.key
+
+    @property
+    def needs(self) -> tuple[Job, ...]:
+        """Jobs that must be done before."""
+        return ()
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the result."""
+
+    @abstractmethod
+    def run(self, progress: Progress) -> None:
+        """Make the result."""
+
+    def done(self) -> bool:
+        """Return whether the result is there and of these settings."""
+        return agrees(self.path, self.settings())
+
+    def told(self) -> dict[str, Any]:
+        """Return the result."""
+        value: dict[str, Any] = read_json(self.path)
+        return value
+
+    def write(self, value: dict[str, Any]) -> None:
+        """Write the result."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        about = {"dataset": self.dataset.name, "seed": self.seed, "threads": torch.get_num_threads()}
+        write_json(self.path, as_json(about | value | {"settings": self.settings()}))
+
+
+@dataclass(frozen=True)
+class Memory(ClickJob):
+    """A memory of the training blocks, folded in one by one; or of all of them at once, where it is static.
+
+    Args:
+        label: what its settings are called.
+        method: the settings.
+        static: whether all blocks are one.
+    """
+
+    label: str
+    method: DIET
+    static: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the memory."""
+        return f"memory-{self.label}-{self.method.ratio:g}"
+
+    def settings(self) -> dict[str, Any]:
+        """Return the method."""
+        return {"method": self.method.as_dict(), "static": self.static, "blocks": self.dataset.blocks}
+
+    def stream(self) -> ClickStream:
+        """Return the memory on disk."""
+        return ClickStream.open(self.folder)
+
+    def version(self, number: int | None = None) -> Version:
+        """Return one version, the last one where no number is given."""
+        return self.stream().version(number)
+
+    def run(self, progress: Progress) -> None:
+        """Fold in what is not folded in yet."""
+        blocks = self.dataset.opened()
+        spec, layout = blocks.log.spec, self.dataset.layout
+        begun = is_memory(self.folder) and self.stream().numbers
+        stream = self.stream() if begun else ClickStream.create(self.folder, self.method, spec, self.seed, layout)
+        count = self.dataset.training_blocks
+        parts = [blocks.read(index) for index in range(count)]
+        if self.static:
+            parts = [pl.concat(parts)]
+        for index in range(len(stream.numbers), len(parts)):
+            log = ClickLog.of(parts[index].lazy(), spec)
+            stream.take(log, RunContext(progress=progress))
+            progress("fold", index + 1, len(parts))
+        told = [stream.version(number).manifest for number in stream.numbers]
+        names = ("number", "rows", "units", "foreseen", "moved", "seconds", "trace")
+        version = stream.version()
+        sizes = {path.name: path.stat().st_size for path in version.folder.iterdir()}
+        tables = stream.model(version).tables.rows
+        self.write(
+            {
+                "seconds": sum(each["seconds"] for each in told),
+                "units": told[-1]["units"],
+                "bytes": sizes["memory.safetensors"],
+                "bytes_tables": tables.numel() * tables.element_size(),
+                "blocks": [{name: each[name] for name in names} for each in told],
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Export(ClickJob):
+    """A memory as samples with groups of ids."""
+
+    memory: Memory
+    groups: int = GROUPS
+
+    @property
+    def name(self) -> str:
+        """Name of the export."""
+        return f"export-{self.memory.label}-{self.memory.method.ratio:g}-{self.groups}"
+
+    @property
+    def needs(self) -> tuple[Job, ...]:
+        """The memory."""
+        return (self.memory,)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the memory's, and the groups."""
+        return self.memory.settings() | {"groups": self.groups}
+
+    def run(self, progress: Progress) -> None:
+        """Write the export."""
+        started, stream = time.perf_counter(), self.memory.stream()
+        version = stream.version()
+        model = stream.model(version)
+        groups = shared_groups(model, self.groups, self.seed)
+        save_rows(exported(version.memory(), model, groups), version.vocabulary(), self.folder, {}, replace=True)
+        sizes = {path.name: path.stat().st_size for path in self.folder.iterdir()}
+        own = sizes["rows.parquet"] + sizes["groups.parquet"] + sizes["vocabulary.parquet"]
+        told = {"bytes": own, "files": sizes, "seconds": time.perf_counter() - started}
+        self.write(told | {"units": len(version.memory())})
+
+
+def shared_groups(model: ClickModel, groups: int, seed: int) -> IdGroups:
+    """Return groups of the ids of a model's tables."""
+    return IdGroups.near(model.tables, groups, Streams(seed).child("groups"))
+
+
+@dataclass(frozen=True)
+class Rows(ClickJob):
+    """Rows of the log that a rule chooses.
+
+    Args:
+        rule: key of ``CLICK_SELECTORS``, or ``nacs``.
+        ratio: rows per sample.
+        reference: whose reference model, after every block, is what a rule may read.
+        like: an export in whose bytes the rows are to fit, as Parquet with a soft label; overrides the ratio.
+    """
+
+    rule: str
+    ratio: float
+    reference: Memory
+    like: Export | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the rows."""
+        size = f"{self.ratio:g}" if self.like is None else f"like-{self.like.name}"
+        return f"rows-{self.rule}-{size}"
+
+    @property
+    def needs(self) -> tuple[Job, ...]:
+        """The reference model, and what gives the bytes."""
+        return (self.reference,) if self.like is None else (self.reference, self.like)
+
+    def settings(self) -> dict[str, Any]:
+        """Return rule, size and reference model."""
+        like = None if self.like is None else self.like.settings()
+        return {"rule": self.rule, "ratio": self.ratio, "like": like, "reference": self.reference.settings()}
+
+    def run(self, progress: Progress) -> None:
+        """Choose the rows."""
+        started, log, rng = time.perf_counter(), coded(self.dataset), Streams(self.seed).child("rows")
+        if self.like is None:
+            chosen = self._chosen(units_in(self.ratio, len(log.train)), rng)
+        else:
+            order = rng.numpy("order").permutation(len(log.train))
+            chosen = np.sort(order[: most_rows(log.rows, order, self.like.told()["bytes"])])
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(self.folder.with_suffix(".safetensors"), {"rows": torch.from_numpy(chosen)})
+        seconds = time.perf_counter() - started
+        self.write({"seconds": seconds, "units": len(chosen), "bytes": parquet_bytes(log.rows[chosen])})
+
+    def _chosen(self, count: int, rng: Streams) -> np.ndarray:
+        log = coded(self.dataset)
+        if self.rule == "nacs":
+            return NaCS().choose(log.train, log.vocabulary.num_ids, count, rng)
+        return chosen_rows(self.rule, material(self.dataset, self.reference), count, rng)
+
+    def load(self) -> np.ndarray:
+        """Return the rows."""
+        found: np.ndarray = read_tensors(self.folder.with_suffix(".safetensors"))["rows"].numpy()
+        return found
+
+
+def material(dataset: ClickDataset, reference: Memory) -> ClickMaterial:
+    """Return what selectors read: all training rows, and the reference model after every block."""
+    log, stream = coded(dataset), reference.stream()
+    model = stream.model(stream.version())
+    last = stream.version().weights()
+    checkpoints = [grown_weights(stream, number, last) for number in stream.numbers]
+    return ClickMaterial(log.train, model, checkpoints)
+
+
+def grown_weights(stream: ClickStream, number: int, last: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights after a block, with rows for ids that came later, as they would begin: near 0."""
+    version = stream.version(number)
+    model = stream.model(version)
+    model.grow(stream.version().vocabulary().num_ids, Streams(stream.seed).torch(f"grown {number}"))
+    found = dict(model.state_dict())
+    assert found.keys() == last.keys()
+    return found
+
+
+def parquet_bytes(rows: pl.DataFrame) -> int:
+    """Return the size of rows as Parquet, with three decimals of a soft label in place of the label."""
+    draw = np.random.default_rng(0)
+    label = pl.Series("label", np.round(draw.random(len(rows)), 3).astype(np.float32))
+    file = io.BytesIO()
+    rows.with_columns(label).write_parquet(file, compression_level=19)
+    return file.tell()
+
+
+def most_rows(rows: pl.DataFrame, order: np.ndarray, size: int) -> int:
+    """Return how many rows, taken in an order, fit into so many bytes."""
+    low, high = 1, len(order)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if parquet_bytes(rows[np.sort(order[:middle])]) <= size:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+@dataclass(frozen=True)
+class Matched(ClickJob):
+    """Random rows, moved by gradient matching."""
+
+    rows: Rows
+    method: GradientMatching = field(default_factory=GradientMatching)
+
+    @property
+    def name(self) -> str:
+        """Name of the units."""
+        return f"matched-{self.rows.ratio:g}"
+
+    @property
+    def needs(self) -> tuple[Job, ...]:
+        """The rows, and through them the reference model."""
+        return (self.rows, self.rows.reference)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the method and where it begins."""
+        return {
+            "method": {name: getattr(self.method, name) for name in ("model", "steps", "batch_size", "learning_rate")}
+        } | {"rows": self.rows.settings()}
+
+    def run(self, progress: Progress) -> None:
+        """Match."""
+        started, log, stream = time.perf_counter(), coded(self.dataset), self.rows.reference.stream()
+        model = stream.model(stream.version())
+        made = self.method.distill(log.train, self.rows.load(), model, Streams(self.seed).child("matching"), progress)
+        with atomic_folder(self.folder, replace=True) as temporary:
+            write_tensors(temporary / "memory.safetensors", made.tensors())
+        seconds = time.perf_counter() - started
+        size = (self.folder / "memory.safetensors").stat().st_size
+        self.write({"seconds": seconds, "units": len(made), "bytes": size})
+
+    def load(self) -> ClickMemory:
+        """Return the units."""
+        return ClickMemory(**read_tensors(self.folder / "memory.safetensors"))
