@@ -198,14 +198,17 @@ def test_folders_that_are_no_memory_are_told(own: ClickStream, tmp_path: Path) -
         ClickStream.open(own.folder)
 
 
-def test_a_first_block_that_was_killed_may_be_begun_anew_with_other_settings(tmp_path: Path) -> None:
-    def kill(stage: str, done: int, total: int, note: str = "") -> None:
-        if stage == "distill" and done == 3:
-            raise KeyboardInterrupt
+def test_a_first_block_that_was_killed_may_be_begun_anew_with_other_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
 
     killed = ClickStream.create(tmp_path / "memory", SETTINGS, SPEC, seed=0)
-    with pytest.raises(KeyboardInterrupt):
-        killed.take(log_of(frame_of(0)), RunContext(progress=kill))
+    with monkeypatch.context() as patched:
+        patched.setattr("recdistill.distill.clicks.stream.fold", kill)
+        with pytest.raises(KeyboardInterrupt):
+            killed.take(log_of(frame_of(0)), RunContext())
     other = replace(SETTINGS, ratio=0.2, label_rate=0.05)
     found, whole = (ClickStream.create(tmp_path / name, other, SPEC, seed=1) for name in ("memory", "whole"))
     units = [stream.take(log_of(frame_of(0)), RunContext()).memory() for stream in (found, whole)]

@@ -42,6 +42,11 @@ def kind_of(folder: Path) -> str | None:
     return None
 
 
+def named(kind: str) -> str:
+    """Return a kind of folder with its article."""
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
 def require_kind(name: str, folder: Path, *wanted: str) -> None:
     """Raise when the argument ``name`` is a folder that holds something else than is ``wanted``.
 
@@ -50,13 +55,14 @@ def require_kind(name: str, folder: Path, *wanted: str) -> None:
     Raises:
         ArtifactError: it does not exist, is a file, or holds another kind of result.
     """
-    asked, commands = " or a ".join(wanted), " or ".join(f"recdistill {MADE_BY[kind]}" for kind in wanted)
-    fix = f"{name} must be a {asked}, written by {commands}"
+    asked = " or ".join(named(kind) for kind in wanted)
+    commands = " or ".join(dict.fromkeys(f"recdistill {MADE_BY[kind]}" for kind in wanted))
+    fix = f"{name} must be {asked}, written by {commands}"
     if not folder.is_dir():
         raise ArtifactError("is a file" if folder.is_file() else "does not exist", fix=fix, path=folder)
     found = kind_of(folder)
     if found is not None and found not in wanted:
-        raise ArtifactError(f"is a {found}", fix=fix, path=folder)
+        raise ArtifactError(f"is {named(found)}", fix=fix, path=folder)
 
 
 def check_out(out: Path, kind: str, *, overwrite: bool) -> None:
@@ -68,8 +74,8 @@ def check_out(out: Path, kind: str, *, overwrite: bool) -> None:
     refuse_existing(out, replace=overwrite)
     if out.is_dir() and any(out.iterdir()) and kind_of(out) != kind:
         found = kind_of(out)
-        told = f"holds a {found}" if found else "holds files that recdistill did not write"
-        raise InputError(f"{out}: {told}, and --overwrite replaces only a {kind}; choose another name")
+        told = f"holds {named(found)}" if found else "holds files that recdistill did not write"
+        raise InputError(f"{out}: {told}, and --overwrite replaces only {named(kind)}; choose another name")
     check_writable(out)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from recdistill.cli.bars import progress_bars
 from recdistill.cli.clicks import EXPORT, MEMORY, train_on_clicks
-from recdistill.cli.folders import check_out, kind_of, state_file
+from recdistill.cli.folders import check_out, kind_of, named, state_file
 from recdistill.cli.materials import material_of, refuse_items
 from recdistill.cli.messages import print_facts, print_json
 from recdistill.cli.options import (
@@ -149,7 +149,7 @@ def refuse_given(kind: str, given: dict[str, Any]) -> None:
     """
     for name, value in given.items():
         if value:
-            raise OptionError(name, "given", fix=f"is of histories of items, and DATA is a {kind}; leave it out")
+            raise OptionError(name, "given", fix=f"is of histories of items, and DATA is {named(kind)}; leave it out")
 
 
 def training_facts(spec: StudentSpec, result: FitResult, seed: int) -> dict[str, Any]:

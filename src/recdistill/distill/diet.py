@@ -2,10 +2,10 @@
 
 What the reference model, the memory and the ids were after one block, and the next block, give the same after it:
 
-1. the ids grow; the reference model learns the block in one pass, with checkpoints on the way;
-2. the old units follow its tables; the hardest samples of the block, label by label, become units beside them;
-3. a proxy, begun at a checkpoint, trains on active units and is judged on hard samples; the units move along the
-   derivative of that judgement through the training.
+1. before anything learns the block: a proxy, begun as the reference model, trains on active units of the memory and is
+   judged on hard samples of the block; the units move along the derivative of that judgement through the training;
+2. the reference model learns the block in one pass, with checkpoints on the way;
+3. the old units follow its tables; samples of the block become units beside them.
 
 This file says what may be set; :mod:`recdistill.distill.clicks.fold` does it.
 """
@@ -56,7 +56,7 @@ class DIET:
     """Units per sample seen, in (0, 1]."""
     most_units: int | None = None
     """Units that a memory never exceeds; ``None`` for no bound."""
-    selection: str = "hardest"
+    selection: str = "random"
     """Samples that become units: ``hardest``, ``random`` or ``independent``, which ignores ``softness``."""
     positive_rate: float | None = None
     """Share of clicks among them; that of the block when ``None``."""
@@ -75,13 +75,13 @@ class DIET:
     """Epochs of ``steps_per_epoch`` outer steps per block; 0 leaves the units as they are after step 2."""
     steps_per_epoch: int = 20
     """Outer steps in an epoch, at least 1."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     """Adam step size of vectors, above 0."""
-    label_rate: float = 1e-2
+    label_rate: float = 3e-3
     """That of the labels' logits, above 0."""
     window: int = 10
     """Differentiated inner steps, at least 1."""
-    max_inner_steps: int = 50
+    max_inner_steps: int = 30
     """Longest inner training; every outer step draws its own length from ``window`` to this."""
     inner_learning_rate: float = 1e-3
     """Adam step size of the proxy, above 0."""
@@ -94,9 +94,10 @@ class DIET:
     outer_batch_size: int = 1024
     """Real samples that a step is judged on, at least 2."""
     pool: int = 8
-    """Samples from which each of them is chosen, at least 1."""
-    uniform: float = 0.5
-    """Share of these samples that is drawn uniformly, in [0, 1]."""
+    """Samples from which each hard one is chosen, at least 1."""
+    uniform: float = 1.0
+    """Share of these samples that is drawn uniformly, in [0, 1]; the rest are the hardest of a larger pool. Those
+    contradict the model, and units that please them mislead."""
     damping: float = 1e-2
     """Added to the curvature behind influences, above 0."""
     anchor: float = 1e-3

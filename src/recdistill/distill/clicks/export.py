@@ -131,7 +131,8 @@ def load_rows(folder: Path) -> tuple[ClickRows, ClickVocabulary, dict[str, Any]]
     spec = vocabulary.spec
     try:
         listed = pl.read_parquet(folder / "groups.parquet")
-        of_ids = tuple(listed.filter(pl.col("field") == name).sort("id")["group"].to_numpy() for name in spec.names)
+        ordered = listed.sort("id")
+        of_ids = tuple(np.array(ordered.filter(pl.col("field") == name)["group"]) for name in spec.names)
         table = pl.read_parquet(folder / "rows.parquet")
         parts = [_columns(table[name], width) for name, width in zip(spec.names, spec.widths, strict=True)]
         rows = ClickRows(

@@ -64,25 +64,33 @@ def fold(
     Raises:
         NumericalError: a loss or a meta-gradient is not finite.
     """
+    refined, learnt = refine(settings, memory, model, block, rng, context)
     before = model.tables.copied()
     checkpoints = learn_block(settings, model, block, rng)
     options: dict[str, Any] = {"alignment": settings.alignment, "strength": settings.alignment_strength}
-    old, moved = carried_over(memory, before, model, block, refresh=settings.refresh, **options)
+    old, moved = carried_over(refined, before, model, block, refresh=settings.refresh, **options)
     count = min(len(block), max(1, units_in(settings.ratio, seen + len(block)) - len(memory)))
     added = select(settings, model, checkpoints, block, count, rng)
     fused = old.joined(lifted(model, added, settings.softness, number))
     if settings.most_units is not None:
         fused = bounded(settings, fused, model, block, settings.most_units, rng)
-    if settings.epochs == 0:
-        return Folded(fused, moved, Learnt((), 0.0))
-    task = ClickRefinement.prepare(settings, fused, model, checkpoints, block, rng, context)
+    return Folded(fused, moved, learnt)
+
+
+def refine(
+    settings: DIET, memory: ClickMemory, model: ClickModel, block: ClickBlock, rng: Streams, context: RunContext
+) -> tuple[ClickMemory, Learnt]:
+    """Return the old units, moved so that what trains on them foresees a block that nothing has learnt yet."""
+    if settings.epochs == 0 or not len(memory):
+        return memory, Learnt((), 0.0)
+    task = ClickRefinement.prepare(settings, memory, model, block, rng, context)
     learnt = outer_loop(settings).learn(task, context)
-    return Folded(task.memory(), moved, learnt)
+    return task.memory(), learnt
 
 
 def learn_block(settings: DIET, model: ClickModel, block: ClickBlock, rng: Streams) -> list[dict[str, Tensor]]:
-    """Train the reference model on a block, in place; return its checkpoints, the first one before training."""
-    kept = [weights_of(model)]
+    """Train the reference model on a block, in place; return its checkpoints on the way."""
+    kept: list[dict[str, Tensor]] = []
     fit_clicks(
         model,
         block,
@@ -107,7 +115,7 @@ def select(
         return block.some(np.sort(rng.numpy("random").choice(len(block), count, replace=False)))
     if settings.selection == "independent":
         return made_up(model, block, count, rng)
-    scores = el2n(logits_along(model, checkpoints[1:], block), torch.from_numpy(block.labels))
+    scores = el2n(logits_along(model, checkpoints, block), torch.from_numpy(block.labels))
     rate, drop = settings.positive_rate, settings.drop
     return block.some(hardest_by_label(scores.numpy(), block.labels, count, positive_rate=rate, drop=drop))
 

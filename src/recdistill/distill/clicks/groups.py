@@ -5,12 +5,13 @@ reference model hardly tells apart may share what is learnt: a model learns one 
 that of its group. One small number per id, a byte or less, says which.
 """
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from scipy.cluster.vq import kmeans2, vq
 
 from recdistill.data.clicks.codes import FIRST
@@ -32,7 +33,7 @@ class IdGroups:
         widths: columns of each field.
     """
 
-    of_ids: tuple[Int[np.ndarray, " n"], ...]
+    of_ids: tuple[Int[np.ndarray, " _"], ...]
     widths: tuple[int, ...]
 
     @staticmethod
@@ -61,9 +62,7 @@ class IdGroups:
             if count - FIRST <= most:
                 found.append(np.arange(count, dtype=np.int32))
                 continue
-            rows = tables.of(field).detach()[FIRST:].double().cpu().numpy()
-            centroids, _ = kmeans2(rows, most, iter=ITERATIONS, minit="++", missing="warn", rng=draw)
-            _, labels = np.unique(vq(rows, centroids)[0], return_inverse=True)  # no number for an empty group
+            labels = clusters(tables.of(field).detach()[FIRST:].double().cpu().numpy(), most, draw)
             found.append(np.concatenate([np.arange(FIRST), FIRST + labels]).astype(np.int32))
         return IdGroups(tuple(found), tables.widths)
 
@@ -93,3 +92,14 @@ class IdGroups:
             made.of(field)[:] = model.tables.of(field)[torch.from_numpy(groups).long()]
         model.tables = made
         model.config = {**model.config, "num_ids": wide}
+
+
+def clusters(points: Float[np.ndarray, "n D"], most: int, draw: np.random.Generator) -> Int[np.ndarray, " n"]:
+    """Return the cluster of each point, from 0 without a gap; points in one place are always together."""
+    places, index = np.unique(points, axis=0, return_inverse=True)
+    if len(places) <= most:
+        return index.reshape(-1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="One of the clusters is empty")  # it is left out below
+        centroids, _ = kmeans2(points, most, iter=ITERATIONS, minit="++", rng=draw)
+    return np.unique(vq(points, centroids)[0], return_inverse=True)[1].reshape(-1)

@@ -93,7 +93,7 @@ class GradientMatching:
             loss.backward()
             optimizer.step()
             if (step + 1) % 50 == 0:
-                progress("match", step + 1, self.steps, f"distance {float(loss):.3f}")
+                progress("match", step + 1, self.steps, f"distance {float(loss.detach()):.3f}")
         return ClickMemory(vectors.detach(), begun.logits, begun.blocks, begun.ids)
 
     def _network(self, tables: FieldTables, generator: torch.Generator) -> ClickModel:

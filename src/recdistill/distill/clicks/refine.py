@@ -47,7 +47,7 @@ class ClickRefinement:
     settings: DIET
     begun: ClickMemory
     model: ClickModel
-    students: tuple[Tensors, ...]
+    start: Tensors
     block: ClickBlock
     judged: ClickBlock
     synthetic: Units
@@ -59,7 +59,6 @@ class ClickRefinement:
         settings: DIET,
         memory: ClickMemory,
         model: ClickModel,
-        checkpoints: list[Tensors],
         block: ClickBlock,
         rng: Streams,
         context: RunContext,
@@ -69,17 +68,16 @@ class ClickRefinement:
         Args:
             settings: the method.
             memory: the units as they begin.
-            model: the reference model after the block; its tables stay.
-            checkpoints: its weights on the way; a proxy begins at one of them.
+            model: the reference model before it learns the block; its tables stay, and a proxy begins as it is.
             block: real samples, in the order of time: targets of the steps, and at the end those that units are judged
                 on.
             rng: streams of this block.
             context: where the run happens.
         """
-        students = tuple({name: value for name, value in each.items() if name != TABLES} for each in checkpoints)
+        start = {name: value.detach().clone() for name, value in model.state_dict().items() if name != TABLES}
         units = Units(memory, settings.label_rate / settings.learning_rate)
         parts = (*parted(block, settings.held_out), units, rng.child("refine"), context)
-        return ClickRefinement(settings, memory, model, students, *parts)
+        return ClickRefinement(settings, memory, model, start, *parts)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -107,9 +105,7 @@ class ClickRefinement:
         """Return the loss on hard samples of a proxy trained on active units, and its derivative in all units."""
         settings = self.settings
         draw = generator_at(self.rng.integer("step"), step)
-        chosen = int(torch.randint(len(self.students), (1,), generator=draw))
-        start = self.students[chosen]
-        targets, active = self.addressed(start, draw)
+        targets, active = self.addressed(draw)
         lengths = (settings.window, settings.max_inner_steps)
         inner_steps = random_unroll(*lengths, generator_at(self.rng.integer("unroll"), step))
         seed = generator_at(self.rng.integer("batches"), step).initial_seed()
@@ -129,7 +125,7 @@ class ClickRefinement:
             return loss + settings.anchor * (units["vectors"] - self.begun.vectors).square().mean()
 
         parameters = {name: value.detach() for name, value in self.synthetic.named_parameters()}
-        return self.estimator(inner, outer, Student.of(start), parameters, inner_steps)
+        return self.estimator(inner, outer, Student.of(self.start), parameters, inner_steps)
 
     @cached_property
     def estimator(self) -> Unroll:
@@ -138,7 +134,7 @@ class ClickRefinement:
         return self.context.engine.unroll(optimizer, self.settings.window)
 
     @torch.no_grad()
-    def addressed(self, start: Tensors, draw: torch.Generator) -> tuple[ClickBatch, Int[Tensor, " m"]]:
+    def addressed(self, draw: torch.Generator) -> tuple[ClickBatch, Int[Tensor, " m"]]:
         """Return the real samples that a step is judged on, looked up, and the units that it may move."""
         settings, units = self.settings, self.synthetic
         count = max(1, round(settings.active * len(self.begun)))
@@ -147,7 +143,7 @@ class ClickRefinement:
         if not settings.addressing:
             active = torch.randperm(len(self.begun), generator=draw)[:count].sort().values
             return self.looked_up(pool[:size]), active
-        real, proxy = self.looked_up(pool), self.proxy(start)
+        real, proxy = self.looked_up(pool), self.proxy()
         gradients, hidden, logits = gradients_of(proxy, real)
         rows = hard_targets(gradients.norm(dim=1), real.labels, size, uniform=settings.uniform, generator=draw)
         now = ClickBatch(torch.sigmoid(units.labels * units.scale), vectors=units.vectors.detach())
@@ -161,23 +157,16 @@ class ClickRefinement:
         batch = self.block.batch(rows)
         return ClickBatch(batch.labels, vectors=self.model.embed(batch))
 
-    def proxy(self, start: Tensors) -> ClickModel:
-        """Return a model of its own with these weights behind the tables."""
-        made = copy.deepcopy(self._frozen, {id(self._frozen.tables): self._frozen.tables})  # shares them
-        made.load_state_dict(start, strict=False)
-        return made
-
-    @cached_property
-    def _frozen(self) -> ClickModel:
-        """The reference model with tables that no training moves."""
+    def proxy(self) -> ClickModel:
+        """Return a copy of the reference model whose tables no training moves."""
         made = copy.deepcopy(self.model)
         made.tables.requires_grad_(False)
         return made
 
     def judge(self, epoch: int) -> float:
-        """Return minus the log loss, on samples that no step sees, of a proxy from before the block after the units."""
+        """Return minus the log loss, on samples that no step sees, of a proxy that has trained on the units."""
         settings = self.settings
-        proxy = self.proxy(self.students[0])
+        proxy = self.proxy()
         size = min(settings.inner_batch_size, len(self.begun))
         steps = settings.max_inner_steps
         recipe = ClickRecipe(

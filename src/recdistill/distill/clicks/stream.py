@@ -150,8 +150,7 @@ class ClickStream:
         """Take away a memory that has no block yet: its own files alone, and the folder where nothing else is in it."""
         if self.numbers:
             raise InputError(f"{self.folder}: is a memory with {len(self.numbers)} versions, and is kept")
-        for path in (self.folder / "stream.json", *self.folder.glob(".0001.*.state")):
-            path.unlink(missing_ok=True)
+        (self.folder / "stream.json").unlink(missing_ok=True)
         for folder in (self.folder / "versions", self.folder):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
