@@ -112,7 +112,9 @@ def main(given: Sequence[str] | None = None) -> int:
             print("done   " if job.done() else "       ", job.key)
         return 0
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # for what starts threads of its own, such as compilers
-    workers = LocalProcesses(size=options.workers, threads=options.threads, talk=True, preload=["recipes.cells"])
+    workers = LocalProcesses(
+        size=options.workers, threads=options.threads, talk=True, preload=["recipes.cells", "recipes.diet_kuairand"]
+    )
     outcome = run_grid(cells, workers, minutes=options.minutes, progress=line)
     report(outcome)
     for recipe in recipes:

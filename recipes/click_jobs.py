@@ -79,40 +79,14 @@ class ClickDataset:
         """Return the log in blocks."""
         return ClickBlocks.by_count(LAYOUTS[self.layout].open(data_folder(self.source)), self.blocks)
 
+    def published(self) -> pl.DataFrame:
+        """Return the rows of the training part as they were published."""
+        log = self.opened()
+        return pl.concat([log.read(index) for index in range(self.training_blocks)])
+
 
 KUAIRAND = ClickDataset("kuairand", "kuairand-pure-window", "kuairand")
 CLICK_DATASETS = (KUAIRAND,)
-
-
-@dataclass(frozen=True)
-class Coded:
-    """The log as it is after the training part, read once per process."""
-
-    vocabulary: ClickVocabulary
-    frames: tuple[pl.DataFrame, ...]
-    blocks: tuple[ClickBlock, ...]
-
-    @cached_property
-    def train(self) -> ClickBlock:
-        """All training blocks in one."""
-        parts = self.blocks[:-1]
-        ids, labels = np.concatenate([part.ids for part in parts]), np.concatenate([part.labels for part in parts])
-        return ClickBlock(ids, labels, parts[0].widths)
-
-    @cached_property
-    def rows(self) -> pl.DataFrame:
-        """The same as they were published."""
-        return pl.concat(self.frames[:-1])
-
-
-@cache
-def coded(dataset: ClickDataset) -> Coded:
-    """Return a log with the ids of its training part."""
-    frames = tuple(dataset.opened())
-    vocabulary = ClickVocabulary.empty(LAYOUTS[dataset.layout].spec)
-    for frame in frames[:-1]:
-        vocabulary = vocabulary.grown(frame)
-    return Coded(vocabulary, frames, tuple(vocabulary.encode(frame) for frame in frames))
 
 
 @dataclass(frozen=True)
@@ -169,6 +143,64 @@ class ClickJob(ABC):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         about = {"dataset": self.dataset.name, "seed": self.seed, "threads": torch.get_num_threads()}
         write_json(self.path, as_json(about | value | {"settings": self.settings()}))
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A log with the ids of its training part."""
+
+    vocabulary: ClickVocabulary
+    blocks: tuple[ClickBlock, ...]
+
+    @cached_property
+    def train(self) -> ClickBlock:
+        """All training blocks in one."""
+        parts = self.blocks[:-1]
+        ids, labels = np.concatenate([part.ids for part in parts]), np.concatenate([part.labels for part in parts])
+        return ClickBlock(ids, labels, parts[0].widths)
+
+
+@dataclass(frozen=True)
+class Code(ClickJob):
+    """Writes the ids of all blocks once for all jobs; the same for every seed."""
+
+    @property
+    def name(self) -> str:
+        """Name of the ids."""
+        return "coded"
+
+    def settings(self) -> dict[str, Any]:
+        """Return where the log is from."""
+        return {"source": self.dataset.source, "layout": self.dataset.layout, "blocks": self.dataset.blocks}
+
+    def run(self, progress: Progress) -> None:
+        """Write the blocks."""
+        log = self.dataset.opened()
+        vocabulary = ClickVocabulary.empty(log.log.spec)
+        for index in range(self.dataset.training_blocks):
+            vocabulary = vocabulary.grown(log.read(index))
+        tensors: dict[str, torch.Tensor] = {}
+        for index, frame in enumerate(log):
+            block = vocabulary.encode(frame)
+            groups = np.zeros(0, np.int64) if block.groups is None else block.groups
+            parts = {"ids": block.ids, "labels": block.labels, "groups": groups}
+            tensors |= {f"{index}.{name}": torch.from_numpy(np.array(value)) for name, value in parts.items()}
+        with atomic_folder(self.folder, replace=True) as temporary:
+            vocabulary.save(temporary)
+            write_tensors(temporary / "blocks.safetensors", tensors)
+        self.write({"rows": [len(log.read(index)) for index in range(len(log))]})
+
+
+@cache
+def coded(dataset: ClickDataset) -> Coded:
+    """Return the ids of a log; once per process."""
+    folder = Code(dataset, 0).folder
+    tensors, vocabulary = read_tensors(folder / "blocks.safetensors"), ClickVocabulary.load(folder)
+    blocks = []
+    for index in range(dataset.blocks):
+        ids, labels, groups = (tensors[f"{index}.{name}"].numpy() for name in ("ids", "labels", "groups"))
+        blocks.append(ClickBlock(ids, labels, vocabulary.spec.widths, groups if len(groups) else None))
+    return Coded(vocabulary, tuple(blocks))
 
 
 @dataclass(frozen=True)
@@ -295,8 +327,9 @@ class Rows(ClickJob):
 
     @property
     def needs(self) -> tuple[Job, ...]:
-        """The reference model, and what gives the bytes."""
-        return (self.reference,) if self.like is None else (self.reference, self.like)
+        """The ids, the reference model, and what gives the bytes."""
+        found = (Code(self.dataset, 0), self.reference)
+        return found if self.like is None else (*found, self.like)
 
     def settings(self) -> dict[str, Any]:
         """Return rule, size and reference model."""
@@ -306,15 +339,16 @@ class Rows(ClickJob):
     def run(self, progress: Progress) -> None:
         """Choose the rows."""
         started, log, rng = time.perf_counter(), coded(self.dataset), Streams(self.seed).child("rows")
+        published = self.dataset.published()
         if self.like is None:
             chosen = self._chosen(units_in(self.ratio, len(log.train)), rng)
         else:
             order = rng.numpy("order").permutation(len(log.train))
-            chosen = np.sort(order[: most_rows(log.rows, order, self.like.told()["bytes"])])
+            chosen = np.sort(order[: most_rows(published, order, self.like.told()["bytes"])])
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(self.folder.with_suffix(".safetensors"), {"rows": torch.from_numpy(chosen)})
         seconds = time.perf_counter() - started
-        self.write({"seconds": seconds, "units": len(chosen), "bytes": parquet_bytes(log.rows[chosen])})
+        self.write({"seconds": seconds, "units": len(chosen), "bytes": parquet_bytes(published[chosen])})
 
     def _chosen(self, count: int, rng: Streams) -> np.ndarray:
         log = coded(self.dataset)

@@ -22,7 +22,7 @@ from recdistill.study.click_students import (
 )
 from recdistill.study.grid import Job
 from recdistill.training.clicks import ClickRecipe, fit_clicks
-from recipes.click_jobs import GROUPS, MODELS, ClickJob, Export, Matched, Memory, Rows, coded, shared_groups
+from recipes.click_jobs import GROUPS, MODELS, ClickJob, Code, Export, Matched, Memory, Rows, coded, shared_groups
 
 FROZEN, SCRATCH = "frozen", "scratch"
 
@@ -208,8 +208,8 @@ class Student(ClickJob):
 
     @property
     def needs(self) -> tuple[Job, ...]:
-        """What it is trained on."""
-        return self.source.needs
+        """The ids, and what it is trained on."""
+        return (Code(self.dataset, 0), *self.source.needs)
 
     @property
     def spec(self) -> ClickStudentSpec:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recdistill.storage import read_json, write_text
-from recipes import certificate_tables, foster_tables, grid_tables
+from recipes import certificate_tables, diet_tables, foster_tables, grid_tables
 from recipes.grid_tables import markdown, percent, reached
 from recipes.record import RESULTS, ROOT
 
@@ -206,6 +206,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **grid_tables.TABLES,
     **certificate_tables.TABLES,
     **foster_tables.TABLES,
+    **diet_tables.TABLES,
 }
 
 

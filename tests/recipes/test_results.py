@@ -18,7 +18,9 @@ from recipes.places import Prepare
 from recipes.record import as_json
 from recipes.text_datasets import TEXT_DATASETS
 
-GRIDS = [name for name in RECIPES if name not in ("magazine_filters", "fair", "beyond")]  # have their own tests
+GRIDS = [
+    name for name in RECIPES if name not in ("magazine_filters", "fair", "beyond", "diet_kuairand")
+]  # have their own tests
 FACTS = {"users": 40, "items": 9, "interactions": 99, "train_bytes": 1234, "hash": "0" * 64}
 
 
