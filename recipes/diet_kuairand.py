@@ -109,28 +109,43 @@ def blocks(seed: int) -> list[Student]:
     ]
 
 
+def sweep(seed: int) -> list[Student]:
+    """Return WuKong at every ratio."""
+    made: list[Student] = []
+    for ratio in SWEEP:
+        drawn = Chosen(rows(seed, "random", ratio), soft=True)
+        both: list[tuple[Source, str]] = [(Units(memory(seed, "diet", ratio)), FROZEN), (drawn, FROZEN)]
+        made += students(seed, iter(both), ("wukong",))
+    return made
+
+
 def cells(seeds: Sequence[int]) -> list[Student]:
-    """Return all cells: the main table first, then what takes fewer seeds."""
+    """Return all cells: the main table first, then baselines, then what only some seeds have, then other ratios."""
     names = tuple(MODELS)
     made: list[Student] = []
-    for seed in seeds:
-        made += students(seed, iter([(Everything(), SCRATCH)]), names)
-        made += students(seed, main_sources(seed, MAIN), names)
-    few = [seed for seed in seeds if seed < 3]
-    for seed in few:
-        made += students(seed, baselines(seed, MAIN), names)
-    for seed in few:
-        for ratio in SWEEP:
-            drawn = Chosen(rows(seed, "random", ratio), soft=True)
-            both: list[tuple[Source, str]] = [(Units(memory(seed, "diet", ratio)), FROZEN), (drawn, FROZEN)]
-            made += students(seed, iter(both), ("wukong",))
-        made += ablation(seed) + blocks(seed)
+
+    def main(some: Sequence[int]) -> None:
+        for seed in some:
+            everything: list[tuple[Source, str]] = [(Everything(), SCRATCH)]
+            made.extend(students(seed, iter(everything), names) + students(seed, main_sources(seed, MAIN), names))
+
+    def others(some: Sequence[int], ratio: float) -> None:
+        for seed in some:
+            made.extend(students(seed, baselines(seed, ratio), names))
+
+    main(seeds[:3])
+    others(seeds[:1], MAIN)
+    for seed in seeds[:1]:
+        made += ablation(seed) + blocks(seed) + sweep(seed)
+    main(seeds[3:])
+    others(seeds[1:3], MAIN)
     for ratio in RATIOS:
-        for seed in few if ratio != MAIN else ():
-            made += students(seed, main_sources(seed, ratio), names)
-    for ratio in RATIOS:
-        for seed in few if ratio != MAIN else ():
-            made += students(seed, baselines(seed, ratio), names)
+        if ratio != MAIN:
+            for seed in seeds[:3]:
+                made += students(seed, main_sources(seed, ratio), names)
+            others(seeds[:1], ratio)
+    for seed in seeds[1:3]:
+        made += ablation(seed) + blocks(seed) + sweep(seed)
     return list({cell.key: cell for cell in made}.values())
 
 
