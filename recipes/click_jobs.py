@@ -293,8 +293,7 @@ class Export(ClickJob):
         groups = shared_groups(model, self.groups, self.seed)
         save_rows(exported(version.memory(), model, groups), version.vocabulary(), self.folder, {}, replace=True)
         sizes = {path.name: path.stat().st_size for path in self.folder.iterdir()}
-        own = sizes["rows.parquet"] + sizes["groups.parquet"] + sizes["vocabulary.parquet"]
-        told = {"bytes": own, "files": sizes, "seconds": time.perf_counter() - started}
+        told = {"bytes": sum(sizes.values()), "files": sizes, "seconds": time.perf_counter() - started}
         self.write(told | {"units": len(version.memory())})
 
 
@@ -346,7 +345,7 @@ class Rows(ClickJob):
             order = rng.numpy("order").permutation(len(log.train))
             chosen = np.sort(order[: most_rows(published, order, self.like.told()["bytes"])])
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(self.folder.with_suffix(".safetensors"), {"rows": torch.from_numpy(chosen)})
+        write_tensors(self._file, {"rows": torch.from_numpy(chosen)})
         seconds = time.perf_counter() - started
         self.write({"seconds": seconds, "units": len(chosen), "bytes": parquet_bytes(published[chosen])})
 
@@ -358,8 +357,12 @@ class Rows(ClickJob):
 
     def load(self) -> np.ndarray:
         """Return the rows."""
-        found: np.ndarray = read_tensors(self.folder.with_suffix(".safetensors"))["rows"].numpy()
+        found: np.ndarray = read_tensors(self._file)["rows"].numpy()
         return found
+
+    @property
+    def _file(self) -> Path:
+        return self.folder.with_name(f"{self.name}.safetensors")
 
 
 def material(dataset: ClickDataset, reference: Memory) -> ClickMaterial:

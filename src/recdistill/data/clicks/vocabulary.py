@@ -6,6 +6,7 @@ vocabulary.parquet   field, id, value of every value with an id of its own
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -63,8 +64,7 @@ class ClickVocabulary:
 
     def save(self, folder: Path) -> None:
         """Write both files into a folder that is there."""
-        edges = {codes.of.name: codes.edges for codes in self.codes if isinstance(codes, BucketCodes)}
-        write_json(folder / "fields.json", {"spec": self.spec.as_dict(), "edges": edges})
+        write_json(folder / "fields.json", self.told())
         grown = [codes for codes in self.codes if isinstance(codes, GrowingCodes)]
         parts = [
             pl.DataFrame(
@@ -79,6 +79,22 @@ class ClickVocabulary:
         schema = {"field": pl.String, "id": pl.Int32, "value": pl.String}
         pl.concat([pl.DataFrame(schema=schema), *parts]).write_parquet(folder / "vocabulary.parquet")
 
+    def told(self) -> dict[str, Any]:
+        """Return the spec and the edges of numeric fields, for JSON."""
+        edges = {codes.of.name: codes.edges for codes in self.codes if isinstance(codes, BucketCodes)}
+        return {"spec": self.spec.as_dict(), "edges": edges}
+
+    @staticmethod
+    def of(told: dict[str, Any], values: pl.DataFrame) -> "ClickVocabulary":
+        """Return the codes of what :meth:`told` said, and of values with ``field``, ``id`` and ``value``.
+
+        Raises:
+            DataError: ids are not 2, 3, ... or a value has two.
+        """
+        spec = ClickSpec.from_dict(told["spec"])
+        edges = {name: value if value is None else tuple(value) for name, value in told["edges"].items()}
+        return ClickVocabulary(spec, tuple(_restored(codes_of(field), values, edges) for field in spec.fields))
+
     @staticmethod
     def load(folder: Path) -> "ClickVocabulary":
         """Return what :meth:`save` wrote.
@@ -89,14 +105,10 @@ class ClickVocabulary:
         told = read_json(folder / "fields.json")
         path = folder / "vocabulary.parquet"
         try:
-            spec = ClickSpec.from_dict(told["spec"])
-            frame = pl.read_parquet(path)
-            edges = {name: value if value is None else tuple(value) for name, value in told["edges"].items()}
-            codes = tuple(_restored(codes_of(field), frame, edges) for field in spec.fields)
+            return ClickVocabulary.of(told, pl.read_parquet(path))
         except (KeyError, TypeError, OSError, pl.exceptions.PolarsError, RecdistillError) as error:
             fix = "restore the folder from where it came"
             raise ArtifactError(f"is damaged ({error})", fix=fix, path=path) from None
-        return ClickVocabulary(spec, codes)
 
 
 def _restored(codes: Codes, frame: pl.DataFrame, edges: dict[str, tuple[float, ...] | None]) -> Codes:

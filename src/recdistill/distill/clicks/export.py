@@ -2,11 +2,11 @@
 
     clicks.json          what it was made of; hashes of the other files
     rows.parquet         a column per field, with the groups of its ids; the label, a probability
-    vocabulary.parquet   field, id, value, of every value with an id of its own
-    groups.parquet       field, id, group, of every id
+    values.parquet       field, value, group, of every value with an id of its own; a numeric or hashed field has the
+                         numbers of its buckets, from 0
     fields.json          the spec, and the edges of numeric fields
 
-A value's id is in the vocabulary, its group in the groups. A sample of the log is read by the same two steps.
+The groups of a sample of the log are looked up in the values. Values are sorted, the ids of the memory are not kept.
 """
 
 from collections.abc import Mapping
@@ -16,20 +16,21 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
 from scipy.special import expit
 
 from recdistill.data.clicks.block import ClickBatch, ClickBlock
-from recdistill.data.clicks.codes import MISSING
+from recdistill.data.clicks.codes import FIRST, MISSING, GrowingCodes
 from recdistill.data.clicks.fields import ClickSpec
 from recdistill.data.clicks.vocabulary import ClickVocabulary
 from recdistill.distill.clicks.groups import IdGroups
 from recdistill.distill.clicks.memory import ClickMemory
-from recdistill.errors import ArtifactError
+from recdistill.errors import ArtifactError, RecdistillError
 from recdistill.evaluation.clicks import predicted
 from recdistill.models.clicks.base import ClickModel
-from recdistill.storage import atomic_folder, sha256, write_json
+from recdistill.storage import atomic_folder, read_json, sha256, write_json
 from recdistill.training.checkpoint import check_hash, read_header
 
 FORMAT = "recdistill-clicks"
@@ -89,16 +90,30 @@ def save_rows(
         replace: take the place of an existing folder.
     """
     with atomic_folder(folder, replace=replace) as temporary:
-        vocabulary.save(temporary)
+        write_json(temporary / "fields.json", vocabulary.told())
         as_table(rows, vocabulary.spec).write_parquet(temporary / "rows.parquet", compression_level=19)
-        parts = [
-            pl.DataFrame({"field": [name] * len(groups), "id": np.arange(len(groups), dtype=np.int32), "group": groups})
-            for name, groups in zip(vocabulary.spec.names, rows.groups.of_ids, strict=True)
-        ]
-        pl.concat(parts).write_parquet(temporary / "groups.parquet", compression_level=19)
+        written = {"compression": "zstd", "compression_level": 19, "use_dictionary": ["field"]}
+        encoded = {"column_encoding": {"value": "DELTA_BYTE_ARRAY"}}
+        pq.write_table(
+            values_of(rows.groups, vocabulary).to_arrow(), temporary / "values.parquet", **written, **encoded
+        )
         files = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
         head = {"format": FORMAT, "format_version": FORMAT_VERSION, "rows": len(rows)}
         write_json(temporary / HEADER, head | dict(about) | {"files": files})
+
+
+def values_of(groups: IdGroups, vocabulary: ClickVocabulary) -> pl.DataFrame:
+    """Return the group of every value, field by field, shorter values first."""
+    parts = []
+    for codes, mine in zip(vocabulary.codes, groups.of_ids, strict=True):
+        if isinstance(codes, GrowingCodes):
+            values = codes.values.cast(pl.String)
+        else:
+            values = pl.int_range(codes.num_ids - FIRST, eager=True).cast(pl.String)
+        table = pl.DataFrame({"value": values.rename("value"), "group": mine[FIRST:].astype(np.uint32)})
+        table = table.select(pl.lit(codes.of.name).alias("field"), "value", "group")
+        parts.append(table.sort(pl.col("value").str.len_bytes(), "value"))
+    return pl.concat(parts)
 
 
 def as_table(rows: ClickRows, spec: ClickSpec) -> pl.DataFrame:
@@ -125,22 +140,24 @@ def load_rows(folder: Path) -> tuple[ClickRows, ClickVocabulary, dict[str, Any]]
     about = read_header(
         folder / HEADER, FORMAT, FORMAT_VERSION, "an export of clicks; make one with: recdistill export"
     )
-    for name in ("fields.json", "vocabulary.parquet", "groups.parquet", "rows.parquet"):
+    for name in ("fields.json", "values.parquet", "rows.parquet"):
         check_hash(folder / name, about)
-    vocabulary = ClickVocabulary.load(folder)
-    spec = vocabulary.spec
     try:
-        listed = pl.read_parquet(folder / "groups.parquet")
-        ordered = listed.sort("id")
-        of_ids = tuple(np.array(ordered.filter(pl.col("field") == name)["group"]) for name in spec.names)
+        values = pl.read_parquet(folder / "values.parquet")
+        place = pl.int_range(FIRST, FIRST + pl.len(), dtype=pl.Int32).over("field").alias("id")
+        vocabulary = ClickVocabulary.of(read_json(folder / "fields.json"), values.with_columns(place))
+        spec = vocabulary.spec
+        groups = IdGroups(tuple(_groups(values.filter(pl.col("field") == name)) for name in spec.names), spec.widths)
         table = pl.read_parquet(folder / "rows.parquet")
         parts = [_columns(table[name], width) for name, width in zip(spec.names, spec.widths, strict=True)]
-        rows = ClickRows(
-            np.concatenate(parts, axis=1), np.array(table[spec.label].to_numpy()), IdGroups(of_ids, spec.widths)
-        )
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        rows = ClickRows(np.concatenate(parts, axis=1), np.array(table[spec.label].to_numpy()), groups)
+    except (OSError, ValueError, KeyError, pl.exceptions.PolarsError, RecdistillError) as error:
         raise ArtifactError(f"is damaged ({error})", fix="export the memory again", path=folder) from None
     return rows, vocabulary, about
+
+
+def _groups(values: pl.DataFrame) -> Int[np.ndarray, " n"]:
+    return np.concatenate([np.arange(FIRST), values["group"].to_numpy()]).astype(np.int32)
 
 
 def _columns(column: pl.Series, width: int) -> Int[np.ndarray, "n W"]:
