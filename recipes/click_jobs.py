@@ -1,6 +1,5 @@
 """The jobs behind results of clicks: memories, chosen rows, and models trained on them, each once per seed."""
 
-import io
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -18,12 +17,8 @@ from recdistill.data.clicks.blocks import ClickBlocks, ClickLog
 from recdistill.data.clicks.layouts import LAYOUTS
 from recdistill.data.clicks.vocabulary import ClickVocabulary
 from recdistill.distill.base import RunContext
-from recdistill.distill.clicks.coresets import ClickMaterial, chosen_rows
 from recdistill.distill.clicks.export import exported, save_rows
 from recdistill.distill.clicks.groups import IdGroups
-from recdistill.distill.clicks.matching import GradientMatching
-from recdistill.distill.clicks.memory import ClickMemory, units_in
-from recdistill.distill.clicks.nacs import NaCS
 from recdistill.distill.clicks.stream import ClickStream, Version, is_memory
 from recdistill.distill.diet import DIET
 from recdistill.models.clicks.base import ClickModel
@@ -205,17 +200,15 @@ def coded(dataset: ClickDataset) -> Coded:
 
 @dataclass(frozen=True)
 class Memory(ClickJob):
-    """A memory of the training blocks, folded in one by one; or of all of them at once, where it is static.
+    """A memory of the training blocks, folded in one by one.
 
     Args:
         label: what its settings are called.
         method: the settings.
-        static: whether all blocks are one.
     """
 
     label: str
     method: DIET
-    static: bool = False
 
     @property
     def name(self) -> str:
@@ -224,7 +217,7 @@ class Memory(ClickJob):
 
     def settings(self) -> dict[str, Any]:
         """Return the method."""
-        return {"method": self.method.as_dict(), "static": self.static, "blocks": self.dataset.blocks}
+        return {"method": self.method.as_dict(), "blocks": self.dataset.blocks}
 
     def stream(self) -> ClickStream:
         """Return the memory on disk."""
@@ -240,14 +233,9 @@ class Memory(ClickJob):
         spec, layout = blocks.log.spec, self.dataset.layout
         begun = is_memory(self.folder) and self.stream().numbers
         stream = self.stream() if begun else ClickStream.create(self.folder, self.method, spec, self.seed, layout)
-        count = self.dataset.training_blocks
-        parts = [blocks.read(index) for index in range(count)]
-        if self.static:
-            parts = [pl.concat(parts)]
-        for index in range(len(stream.numbers), len(parts)):
-            log = ClickLog.of(parts[index].lazy(), spec)
-            stream.take(log, RunContext(progress=progress))
-            progress("fold", index + 1, len(parts))
+        for index in range(len(stream.numbers), self.dataset.training_blocks):
+            stream.take(ClickLog.of(blocks.read(index).lazy(), spec), RunContext(progress=progress))
+            progress("fold", index + 1, self.dataset.training_blocks)
         told = [stream.version(number).manifest for number in stream.numbers]
         names = ("number", "rows", "units", "foreseen", "moved", "seconds", "trace")
         version = stream.version()
@@ -300,145 +288,3 @@ class Export(ClickJob):
 def shared_groups(model: ClickModel, groups: int, seed: int) -> IdGroups:
     """Return groups of the ids of a model's tables."""
     return IdGroups.near(model.tables, groups, Streams(seed).child("groups"))
-
-
-@dataclass(frozen=True)
-class Rows(ClickJob):
-    """Rows of the log that a rule chooses.
-
-    Args:
-        rule: key of ``CLICK_SELECTORS``, or ``nacs``.
-        ratio: rows per sample.
-        reference: whose reference model, after every block, is what a rule may read.
-        like: an export in whose bytes the rows are to fit, as Parquet with a soft label; overrides the ratio.
-    """
-
-    rule: str
-    ratio: float
-    reference: Memory
-    like: Export | None = None
-
-    @property
-    def name(self) -> str:
-        """Name of the rows."""
-        size = f"{self.ratio:g}" if self.like is None else f"like-{self.like.name}"
-        return f"rows-{self.rule}-{size}"
-
-    @property
-    def needs(self) -> tuple[Job, ...]:
-        """The ids, the reference model, and what gives the bytes."""
-        found = (Code(self.dataset, 0), self.reference)
-        return found if self.like is None else (*found, self.like)
-
-    def settings(self) -> dict[str, Any]:
-        """Return rule, size and reference model."""
-        like = None if self.like is None else self.like.settings()
-        return {"rule": self.rule, "ratio": self.ratio, "like": like, "reference": self.reference.settings()}
-
-    def run(self, progress: Progress) -> None:
-        """Choose the rows."""
-        started, log, rng = time.perf_counter(), coded(self.dataset), Streams(self.seed).child("rows")
-        published = self.dataset.published()
-        if self.like is None:
-            chosen = self._chosen(units_in(self.ratio, len(log.train)), rng)
-        else:
-            order = rng.numpy("order").permutation(len(log.train))
-            chosen = np.sort(order[: most_rows(published, order, self.like.told()["bytes"])])
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(self._file, {"rows": torch.from_numpy(chosen)})
-        seconds = time.perf_counter() - started
-        self.write({"seconds": seconds, "units": len(chosen), "bytes": parquet_bytes(published[chosen])})
-
-    def _chosen(self, count: int, rng: Streams) -> np.ndarray:
-        log = coded(self.dataset)
-        if self.rule == "nacs":
-            return NaCS().choose(log.train, log.vocabulary.num_ids, count, rng)
-        return chosen_rows(self.rule, material(self.dataset, self.reference), count, rng)
-
-    def load(self) -> np.ndarray:
-        """Return the rows."""
-        found: np.ndarray = read_tensors(self._file)["rows"].numpy()
-        return found
-
-    @property
-    def _file(self) -> Path:
-        return self.folder.with_name(f"{self.name}.safetensors")
-
-
-def material(dataset: ClickDataset, reference: Memory) -> ClickMaterial:
-    """Return what selectors read: all training rows, and the reference model after every block."""
-    log, stream = coded(dataset), reference.stream()
-    model = stream.model(stream.version())
-    last = stream.version().weights()
-    checkpoints = [grown_weights(stream, number, last) for number in stream.numbers]
-    return ClickMaterial(log.train, model, checkpoints)
-
-
-def grown_weights(stream: ClickStream, number: int, last: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the weights after a block, with rows for ids that came later, as they would begin: near 0."""
-    version = stream.version(number)
-    model = stream.model(version)
-    model.grow(stream.version().vocabulary().num_ids, Streams(stream.seed).torch(f"grown {number}"))
-    found = dict(model.state_dict())
-    assert found.keys() == last.keys()
-    return found
-
-
-def parquet_bytes(rows: pl.DataFrame) -> int:
-    """Return the size of rows as Parquet, with three decimals of a soft label in place of the label."""
-    draw = np.random.default_rng(0)
-    label = pl.Series("label", np.round(draw.random(len(rows)), 3).astype(np.float32))
-    file = io.BytesIO()
-    rows.with_columns(label).write_parquet(file, compression_level=19)
-    return file.tell()
-
-
-def most_rows(rows: pl.DataFrame, order: np.ndarray, size: int) -> int:
-    """Return how many rows, taken in an order, fit into so many bytes."""
-    low, high = 1, len(order)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if parquet_bytes(rows[np.sort(order[:middle])]) <= size:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-@dataclass(frozen=True)
-class Matched(ClickJob):
-    """Random rows, moved by gradient matching."""
-
-    rows: Rows
-    method: GradientMatching = field(default_factory=GradientMatching)
-
-    @property
-    def name(self) -> str:
-        """Name of the units."""
-        return f"matched-{self.rows.ratio:g}"
-
-    @property
-    def needs(self) -> tuple[Job, ...]:
-        """The rows, and through them the reference model."""
-        return (self.rows, self.rows.reference)
-
-    def settings(self) -> dict[str, Any]:
-        """Return the method and where it begins."""
-        return {
-            "method": {name: getattr(self.method, name) for name in ("model", "steps", "batch_size", "learning_rate")}
-        } | {"rows": self.rows.settings()}
-
-    def run(self, progress: Progress) -> None:
-        """Match."""
-        started, log, stream = time.perf_counter(), coded(self.dataset), self.rows.reference.stream()
-        model = stream.model(stream.version())
-        made = self.method.distill(log.train, self.rows.load(), model, Streams(self.seed).child("matching"), progress)
-        with atomic_folder(self.folder, replace=True) as temporary:
-            write_tensors(temporary / "memory.safetensors", made.tensors())
-        seconds = time.perf_counter() - started
-        size = (self.folder / "memory.safetensors").stat().st_size
-        self.write({"seconds": seconds, "units": len(made), "bytes": size})
-
-    def load(self) -> ClickMemory:
-        """Return the units."""
-        return ClickMemory(**read_tensors(self.folder / "memory.safetensors"))

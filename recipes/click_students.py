@@ -22,7 +22,8 @@ from recdistill.study.click_students import (
 )
 from recdistill.study.grid import Job
 from recdistill.training.clicks import ClickRecipe, fit_clicks
-from recipes.click_jobs import GROUPS, MODELS, ClickJob, Code, Export, Matched, Memory, Rows, coded, shared_groups
+from recipes.click_baselines import Moved, Rows
+from recipes.click_jobs import GROUPS, MODELS, ClickJob, Code, Export, Memory, coded, shared_groups
 
 FROZEN, SCRATCH = "frozen", "scratch"
 
@@ -152,30 +153,30 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class MatchedUnits:
-    """Units of gradient matching."""
+class Others:
+    """Units of another method, in the reference model's tables."""
 
-    matched: Matched
+    moved: Moved
 
     @property
     def name(self) -> str:
         """Short name."""
-        return f"cgm-{self.matched.rows.ratio:g}"
+        return self.moved.name
 
     @property
     def needs(self) -> tuple[Job, ...]:
         """The units."""
-        return (self.matched,)
+        return (self.moved,)
 
     def train(self, job: "Student", spec: ClickStudentSpec, progress: Progress) -> ClickModel:
-        """Return a candidate that reads the reference model's tables."""
-        stream = self.matched.rows.reference.stream()
+        """Return a candidate."""
+        stream = self.moved.rows.reference.stream()
         tables = stream.model(stream.version()).tables
-        return train_with_given_tables(self.matched.load(), spec, tables, seed=job.seed, progress=progress)[0]
+        return train_with_given_tables(self.moved.load(), spec, tables, seed=job.seed, progress=progress)[0]
 
     def about(self) -> dict[str, Any]:
         """Return units, bytes and seconds."""
-        made = self.matched.told()
+        made = self.moved.told()
         return {"units": made["units"], "bytes": made["bytes"], "made": made["seconds"]}
 
 
@@ -190,7 +191,7 @@ class Student(ClickJob):
         tested_on: index of the block; the last one is the test.
     """
 
-    source: Everything | Units | Chosen | MatchedUnits
+    source: Everything | Units | Chosen | Others
     tables: str
     model: str
     tested_on: int

@@ -44,9 +44,7 @@ def body_of(cells: Sequence[Student], dataset: ClickDataset, ratios: Sequence[fl
 
 def facts_of(cells: Sequence[Student]) -> Row:
     """Return how many samples the training part and the test have."""
-    memories = [
-        cell.source.memory for cell in cells if isinstance(cell.source, Units) and not cell.source.memory.static
-    ]
+    memories = [cell.source.memory for cell in cells if isinstance(cell.source, Units)]
     if not memories:
         return {}
     blocks = memories[0].told()["blocks"]
@@ -192,7 +190,7 @@ def streams_of(cells: Sequence[Student]) -> list[Row]:
     memories = {}
     scores: dict[tuple[str, int], dict[int, float]] = {}
     for cell in cells:
-        if not isinstance(cell.source, Units) or cell.source.memory.static:
+        if not isinstance(cell.source, Units):
             continue
         memory = cell.source.memory
         memories[memory.key] = memory

@@ -13,8 +13,9 @@ from typing import Any
 
 from recdistill.distill.diet import DIET
 from recipes.cells import Recipe
-from recipes.click_jobs import KUAIRAND, MODELS, Export, Matched, Memory, Rows
-from recipes.click_students import FROZEN, SCRATCH, Chosen, Everything, MatchedUnits, Student, Units
+from recipes.click_baselines import Matched, Rows, Static
+from recipes.click_jobs import KUAIRAND, MODELS, Export, Memory
+from recipes.click_students import FROZEN, SCRATCH, Chosen, Everything, Others, Student, Units
 from recipes.diet_collect import body_of
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -39,9 +40,8 @@ TEST = KUAIRAND.training_blocks
 
 
 def memory(seed: int, label: str = "diet", ratio: float = MAIN) -> Memory:
-    """Return the memory of a variant; ``static`` folds all blocks in at once."""
-    settings = DIET(ratio=ratio, **VARIANTS.get(label, {}))
-    return Memory(KUAIRAND, seed, label, settings, static=label == "static")
+    """Return the memory of a variant."""
+    return Memory(KUAIRAND, seed, label, DIET(ratio=ratio, **VARIANTS.get(label, {})))
 
 
 def reference(seed: int) -> Memory:
@@ -64,7 +64,7 @@ def in_bytes(seed: int, ratio: float) -> Rows:
     return replace(rows(seed, "random", ratio), like=export(seed, "diet", ratio))
 
 
-Source = Everything | Units | Chosen | MatchedUnits
+Source = Everything | Units | Chosen | Others
 
 
 def main_sources(seed: int, ratio: float) -> Iterator[tuple[Source, str]]:
@@ -80,13 +80,12 @@ def main_sources(seed: int, ratio: float) -> Iterator[tuple[Source, str]]:
 
 def baselines(seed: int, ratio: float) -> Iterator[tuple[Source, str]]:
     """Yield everything else that is trained on."""
-    static = memory(seed, "static", ratio)
+    drawn = rows(seed, "random", ratio)
     for tables in (FROZEN, SCRATCH):
         for rule in SELECTORS:
             yield Chosen(rows(seed, rule, ratio)), tables
-    yield MatchedUnits(Matched(KUAIRAND, seed, rows(seed, "random", ratio))), FROZEN
-    yield Units(static), FROZEN
-    yield Units(static, export(seed, "static", ratio)), SCRATCH
+    yield Others(Matched(KUAIRAND, seed, drawn)), FROZEN
+    yield Others(Static(KUAIRAND, seed, drawn)), FROZEN
 
 
 def students(seed: int, sources: Iterator[tuple[Source, str]], models: Sequence[str]) -> list[Student]:

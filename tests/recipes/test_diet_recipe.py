@@ -15,8 +15,9 @@ from recdistill.storage import read_json, write_json
 from recdistill.training.clicks import ClickRecipe
 from recipes import diet_kuairand, diet_tables, grid_tables, record, tables
 from recipes.__main__ import RECIPES, collect
-from recipes.click_jobs import KUAIRAND, MODELS, ClickDataset, Export, Matched, Memory, Rows, parquet_bytes
-from recipes.click_students import FROZEN, SCRATCH, Chosen, Everything, MatchedUnits, Student, Units
+from recipes.click_baselines import Matched, Rows, Static, parquet_bytes
+from recipes.click_jobs import KUAIRAND, MODELS, ClickDataset, Export, Memory
+from recipes.click_students import FROZEN, SCRATCH, Chosen, Everything, Others, Student, Units
 from recipes.diet_collect import interval_of
 from recipes.record import as_json
 
@@ -49,7 +50,6 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClickDataset:
 
 def test_every_kind_of_cell_is_trained_and_scored(dataset: ClickDataset) -> None:
     reference = Memory(dataset, 0, "start", QUICK)
-    static = Memory(dataset, 0, "static", QUICK, static=True)
     export = Export(dataset, 0, reference)
     drawn = Rows(dataset, 0, "random", 0.1, reference)
     same_bytes = Rows(dataset, 0, "random", 0.1, reference, like=export)
@@ -58,14 +58,14 @@ def test_every_kind_of_cell_is_trained_and_scored(dataset: ClickDataset) -> None
         (Units(reference), FROZEN),
         (Units(reference, version=1), FROZEN),
         (Units(reference, export), SCRATCH),
-        (Units(static), FROZEN),
         (Chosen(drawn), FROZEN),
         (Chosen(drawn, soft=True), SCRATCH),
         (Chosen(drawn, soft=True, grouped=True), SCRATCH),
         (Chosen(same_bytes, soft=True), SCRATCH),
         (Chosen(Rows(dataset, 0, "nacs", 0.1, reference)), SCRATCH),
         (Chosen(Rows(dataset, 0, "el2n", 0.1, reference)), FROZEN),
-        (MatchedUnits(Matched(dataset, 0, drawn, GradientMatching(steps=2))), FROZEN),
+        (Others(Matched(dataset, 0, drawn, GradientMatching(steps=2))), FROZEN),
+        (Others(Static(dataset, 0, drawn, QUICK)), FROZEN),
     ]
     cells = [Student(dataset, 0, source, tables, "fm-4", 3) for source, tables in sources]
     do(*cells)
@@ -78,7 +78,6 @@ def test_every_kind_of_cell_is_trained_and_scored(dataset: ClickDataset) -> None
     assert export.told()["bytes"] >= same_bytes.told()["bytes"]
     assert same_bytes.told()["bytes"] == parquet_bytes(dataset.published()[same_bytes.load()])
     assert reference.stream().numbers == [1, 2, 3]
-    assert static.stream().numbers == [1]
 
 
 def test_a_memory_goes_on_where_it_was_stopped(dataset: ClickDataset) -> None:
