@@ -1,6 +1,5 @@
 """Metrics of predicted clicks: how well they are ordered, and how well they are chances."""
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -98,18 +97,20 @@ def grouped_auc(
 
     Reference: Zhu et al., Optimized Cost per Click in Taobao Display Advertising, KDD 2017, equation 8.
     """
-    values, weights = [], []
-    for rows in _rows_by_group(groups):
-        if 0 < labels[rows].sum() < len(rows):
-            values.append(auc(labels[rows], scores[rows]))
-            weights.append(len(rows))
-    return float(np.average(values, weights=weights)) if values else None
-
-
-def _rows_by_group(groups: Int[np.ndarray, " n"]) -> Iterator[np.ndarray]:
-    order = np.argsort(groups, kind="stable")
-    changes = np.flatnonzero(np.diff(groups[order])) + 1
-    yield from np.split(order, changes)
+    order = np.lexsort((scores, groups))
+    group, score, clicked = groups[order], scores[order], labels[order] > 0.5
+    new_group = np.append(True, group[1:] != group[:-1])
+    new_value = new_group | np.append(True, score[1:] != score[:-1])
+    first, runs = np.flatnonzero(new_group), np.flatnonzero(new_value)
+    lengths, rows = np.diff(np.append(runs, len(group))), np.diff(np.append(first, len(group)))
+    places = np.repeat(runs + (lengths + 1) / 2, lengths)  # equal scores share the mean of theirs
+    ranks = places - np.repeat(first, rows)  # from 1 within a group
+    positives = np.add.reduceat(clicked.astype(np.float64), first)
+    both = (positives > 0) & (positives < rows)
+    if not both.any():
+        return None
+    pairs = np.add.reduceat(ranks * clicked, first) - positives * (positives + 1) / 2
+    return float(np.average(pairs[both] / (positives * (rows - positives))[both], weights=rows[both]))
 
 
 def calibration_error(labels: Float[np.ndarray, " n"], logits: Float[np.ndarray, " n"], bins: int = BINS) -> float:

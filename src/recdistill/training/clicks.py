@@ -93,7 +93,7 @@ def fit_clicks(
         NumericalError: the loss is NaN or infinite.
     """
     tables = tuple(model.tables.parameters())
-    run = RunState.start(model, recipe.learning_rate, recipe.weight_decay, undecayed=tables)
+    run = RunState.start(model, recipe.learning_rate, recipe.weight_decay, undecayed=tables, fused=True)
     if state is not None:
         run.restore(state)
     while len(data) and run.epoch < recipe.epochs and not run.stopped:

@@ -42,6 +42,7 @@ class RunState:
         *,
         decoupled: bool = False,
         undecayed: Sequence[nn.Parameter] = (),
+        fused: bool = False,
     ) -> "RunState":
         """Return the state before the first step of Adam; of AdamW, where the decay is decoupled.
 
@@ -51,6 +52,7 @@ class RunState:
             weight_decay: of all parameters but ``undecayed``.
             decoupled: whether the decay is.
             undecayed: parameters without decay.
+            fused: take a step in one pass over the parameters, three times as fast for large tables; rounds otherwise.
         """
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         spared = {id(parameter) for parameter in undecayed}
@@ -59,9 +61,9 @@ class RunState:
             {"params": [parameter for parameter in trained if id(parameter) in spared], "weight_decay": 0.0},
         ]
         kind = torch.optim.AdamW if decoupled else torch.optim.Adam
-        return RunState(
-            model, kind([each for each in groups if each["params"]], learning_rate, weight_decay=weight_decay)
-        )
+        options: dict[str, Any] = {"fused": True} if fused else {}
+        made = kind([each for each in groups if each["params"]], learning_rate, weight_decay=weight_decay, **options)
+        return RunState(model, made)
 
     @property
     def seconds(self) -> float:

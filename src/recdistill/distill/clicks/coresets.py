@@ -14,11 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recdistill.data.clicks.block import ClickBlock
-from recdistill.distill.clicks.fold import logits_along
 from recdistill.distill.clicks.selection import el2n
 from recdistill.distill.coresets.herding import herd
 from recdistill.distill.coresets.k_center import greedy_centers
 from recdistill.errors import OptionError, choose, require_at_least
+from recdistill.evaluation.clicks import predicted
 from recdistill.models.clicks.base import ClickModel
 from recdistill.rng import Streams
 
@@ -40,7 +40,7 @@ class ClickMaterial:
     @cached_property
     def errors(self) -> Float[np.ndarray, " n"]:
         """EL2N of every sample."""
-        logits = logits_along(self.model, list(self.checkpoints), self.block)
+        logits = logits_along(self.model, self.checkpoints, self.block)
         found: np.ndarray = el2n(logits, torch.from_numpy(self.block.labels)).numpy()
         return found
 
@@ -88,6 +88,19 @@ def herding(material: ClickMaterial, count: int, rng: Streams) -> Int[np.ndarray
     Reference: Welling, Herding Dynamical Weights to Learn, ICML 2009.
     """
     return np.array(herd(material.vectors, count, rng.numpy("ties")))
+
+
+def logits_along(
+    model: ClickModel, checkpoints: Sequence[dict[str, Tensor]], block: ClickBlock
+) -> Float[Tensor, "J n"]:
+    """Return what each checkpoint says of a block; the model has its own weights again afterwards."""
+    own = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    found = []
+    for weights in checkpoints:
+        model.load_state_dict(weights)
+        found.append(torch.from_numpy(predicted(model, block)))
+    model.load_state_dict(own)
+    return torch.stack(found)
 
 
 Selector = Callable[[ClickMaterial, int, Streams], np.ndarray]

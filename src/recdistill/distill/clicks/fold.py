@@ -66,11 +66,11 @@ def fold(
     """
     refined, learnt = refine(settings, memory, model, block, rng, context)
     before = model.tables.copied()
-    checkpoints = learn_block(settings, model, block, rng)
+    logits = learn_block(settings, model, block, rng)
     options: dict[str, Any] = {"alignment": settings.alignment, "strength": settings.alignment_strength}
     old, moved = carried_over(refined, before, model, block, refresh=settings.refresh, **options)
     count = min(len(block), max(1, units_in(settings.ratio, seen + len(block)) - len(memory)))
-    added = select(settings, model, checkpoints, block, count, rng)
+    added = select(settings, model, logits, block, count, rng)
     fused = old.joined(lifted(model, added, settings.softness, number))
     if settings.most_units is not None:
         fused = bounded(settings, fused, model, block, settings.most_units, rng)
@@ -88,34 +88,39 @@ def refine(
     return task.memory(), learnt
 
 
-def learn_block(settings: DIET, model: ClickModel, block: ClickBlock, rng: Streams) -> list[dict[str, Tensor]]:
-    """Train the reference model on a block, in place; return its checkpoints on the way."""
-    kept: list[dict[str, Tensor]] = []
+def learn_block(settings: DIET, model: ClickModel, block: ClickBlock, rng: Streams) -> Float[np.ndarray, "J n"]:
+    """Train the reference model on a block, in place; return what its checkpoints say of it, where that is needed."""
+    found: list[np.ndarray] = []
     fit_clicks(
         model,
         block,
         settings.training,
         rng.child("reference"),
-        record=lambda done, current: kept.append(weights_of(current)),
-        records_per_epoch=settings.checkpoints,
+        record=lambda done, current: found.append(predicted(current, block)),
+        records_per_epoch=settings.checkpoints if settings.selection == "hardest" else 0,
     )
-    return kept
+    model.zero_grad(set_to_none=True)  # as large as the tables
+    return np.stack(found) if found else np.zeros((0, len(block)), np.float32)
 
 
 def select(
-    settings: DIET,
-    model: ClickModel,
-    checkpoints: list[dict[str, Tensor]],
-    block: ClickBlock,
-    count: int,
-    rng: Streams,
+    settings: DIET, model: ClickModel, logits: Float[np.ndarray, "J n"], block: ClickBlock, count: int, rng: Streams
 ) -> ClickBlock:
-    """Return the samples of a block that become units, ``count`` of them."""
+    """Return the samples of a block that become units.
+
+    Args:
+        settings: the method.
+        model: the reference model, which has learnt the block.
+        logits: what its checkpoints say of the block, for ``hardest``.
+        block: the samples.
+        count: how many become units.
+        rng: streams of this block.
+    """
     if settings.selection == "random":
         return block.some(np.sort(rng.numpy("random").choice(len(block), count, replace=False)))
     if settings.selection == "independent":
         return made_up(model, block, count, rng)
-    scores = el2n(logits_along(model, checkpoints, block), torch.from_numpy(block.labels))
+    scores = el2n(torch.from_numpy(logits), torch.from_numpy(block.labels))
     rate, drop = settings.positive_rate, settings.drop
     return block.some(hardest_by_label(scores.numpy(), block.labels, count, positive_rate=rate, drop=drop))
 
@@ -146,19 +151,3 @@ def outer_loop(settings: DIET) -> OuterLoop:
         judge_start=True,
         schedule="constant",
     )
-
-
-def weights_of(model: ClickModel) -> dict[str, Tensor]:
-    """Return a copy of a model's weights."""
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-def logits_along(model: ClickModel, checkpoints: list[dict[str, Tensor]], block: ClickBlock) -> Float[Tensor, "J n"]:
-    """Return what each checkpoint says of a block; the model has its own weights again afterwards."""
-    own = weights_of(model)
-    found = []
-    for weights in checkpoints:
-        model.load_state_dict(weights)
-        found.append(torch.from_numpy(predicted(model, block)))
-    model.load_state_dict(own)
-    return torch.stack(found)

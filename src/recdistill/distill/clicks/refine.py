@@ -158,7 +158,11 @@ class ClickRefinement:
         return ClickBatch(batch.labels, vectors=self.model.embed(batch))
 
     def proxy(self) -> ClickModel:
-        """Return a copy of the reference model whose tables no training moves."""
+        """Return a copy of the reference model whose tables no training moves; copies share them."""
+        return copy.deepcopy(self._frozen, {id(self._frozen.tables): self._frozen.tables})
+
+    @cached_property
+    def _frozen(self) -> ClickModel:
         made = copy.deepcopy(self.model)
         made.tables.requires_grad_(False)
         return made
