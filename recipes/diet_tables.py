@@ -158,6 +158,55 @@ def targets(found: Row) -> str:
     return reached(found["targets"])
 
 
+def cost(found: Row) -> str:
+    """Return what a round of candidates costs on the log and on the memory, with and without folding."""
+    lines = []
+    for row in found["rows"]:
+        for tables in ("frozen", "scratch"):
+            seconds = [f"{row[name]:,.0f}" for name in ("full_s", f"{tables}_s", "folding_s")]
+            times = [f"{row[f'{tables}_{name}']:.1f}" for name in ("times", "times_with_folding", "rounds_to_pay")]
+            lines.append([tables, str(row["outer_epochs"]), f"{row['units']:,}", *seconds, *times])
+    names = [
+        "tables",
+        "outer epochs a block",
+        "units",
+        "on the log, s",
+        "on the memory, s",
+        "folding, s",
+        "times cheaper",
+    ]
+    return markdown([*names, "with folding", "rounds until it pays"], lines)
+
+
+def accuracy(found: Row) -> str:
+    """Return our models beside FuxiCTR's."""
+    sides: dict[tuple[str, int], dict[str, Row]] = {}
+    for row in found["rows"]:
+        sides.setdefault((row["model"], row["epochs"]), {})[row["side"]] = row["metrics"]
+    lines = []
+    for (model, epochs), both in sides.items():
+        if len(both) == 2:
+            ours, theirs = both["recdistill"], next(value for side, value in both.items() if side != "recdistill")
+            shown = [score(side[name]) for name in ("auc", "log_loss") for side in (ours, theirs)]
+            lines.append([f"`{model}`", str(epochs), *shown, f"{ours['auc']['mean'] - theirs['auc']['mean']:+.4f}"])
+    names = ["", "passes", "AUC, ours", "FuxiCTR's", "log loss, ours", "FuxiCTR's", "AUC, ours less theirs"]
+    return markdown(names, lines)
+
+
+def long_stream(found: Row) -> str:
+    """Return some blocks of the stream of twenty million rows."""
+    lines = []
+    for name in ("growing", "hashed"):
+        blocks = found[name]["blocks"]
+        for row in [each for each in blocks if each["block"] in (1, 2, 5, 10, 15, 20) or each is blocks[-1]]:
+            rate = f"{row['rows'] / row['processor_seconds']:,.0f}"
+            auc = "-" if row["foreseen_auc"] is None else f"{row['foreseen_auc']:.3f}".lstrip("0")
+            sizes = [f"{row['ids']:,}", f"{row['tables_mb']:.0f}", f"{row['peak_mb']:,.0f}"]
+            lines.append([name, str(row["block"]), f"{row['rows_per_second']:,.0f}", rate, *sizes, auc])
+    names = ["ids", "block", "rows a second", "a processor second", "number of ids", "tables MB", "peak MB"]
+    return markdown([*names, "AUC foreseen"], lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "diet_main": of(NAME, main_table),
     "diet_candidates": of(NAME, candidates),
@@ -166,5 +215,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "diet_ablation": of(NAME, ablation),
     "diet_blocks": of(NAME, blocks),
     "diet_targets": of(NAME, targets),
+    "diet_cost": of("benchmarks/diet_cost", cost),
+    "click_accuracy": of("benchmarks/click_accuracy", accuracy),
+    "click_stream": of("benchmarks/click_stream", long_stream),
 }
 """Tables by name."""

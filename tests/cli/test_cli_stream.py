@@ -101,6 +101,7 @@ MISTAKES = {
         ("new", "day-0.parquet", *COLUMNS, "--option", "ratoi=1"),
         ("--option: 'ratoi'", "did you mean 'ratio'"),
     ),
+    "recipe": (("new", "day-0.parquet", *COLUMNS, "--recipe", "batch_size=0"), ("--recipe batch_size: 0", "1 or more")),
     "value": (("new", "day-0.parquet", *COLUMNS, "--option", "ratio=7"), ("--option ratio: 7", "(0, 1]")),
     "settled": (("memory", "day-1.parquet", "--label", "click"), ("--label: 'click'", "settled by the first block")),
     "again": (("memory", "day-0.parquet"), ("day-0.parquet", "folded in as version 1", "the block that follows")),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recdistill.data.clicks.codes import FIRST, MISSING, UNKNOWN, BucketCodes, Codes, GrowingCodes, codes_of
@@ -102,6 +102,7 @@ def test_edges_are_those_of_the_first_block_with_numbers() -> None:
     assert first.num_ids == FIRST + PRICE.buckets
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.text("abc", max_size=1), max_size=4), max_size=4))
 def test_a_stream_is_coded_as_a_dictionary_would(blocks: list[list[str]]) -> None:
     codes: Codes = codes_of(PLAIN)

@@ -18,12 +18,14 @@ from recdistill.distill.diet import DIET
 from recdistill.errors import InputError, OptionError, RecdistillError, choose
 from recdistill.models.clicks import CLICK_MODELS
 from recdistill.rng import Streams
+from recdistill.training.clicks import ClickRecipe
 
 SET_ELSEWHERE = ("model", "model_options", "training")
 OPTIONS = {name: value for name, value in defaults_of(DIET).items() if name not in SET_ELSEWHERE}
 EPILOGUE = "\n\n".join(
     (
         listed("Names that --option takes, with their defaults", OPTIONS),
+        listed("--recipe", defaults_of(ClickRecipe)),
         "Layouts: " + "; ".join(f"{name} ({layout.needs})" for name, layout in LAYOUTS.items()),
     )
 )
@@ -44,6 +46,7 @@ def stream(
     group: str | None = None,
     model: str | None = None,
     model_option: Pairs = (),
+    recipe: Pairs = (),
     option: Pairs = (),
     seed: Seed | None = None,
     json: Flag = False,
@@ -78,6 +81,8 @@ def stream(
         First call: reference model: lr, fm, deepfm, dcnv2, autoint, xdeepfm, finalmlp or wukong; deepfm when left out.
     model_option
         First call: argument of that model, such as embedding_dim=16; may be repeated.
+    recipe
+        First call: field of that model's training, such as batch_size=4096; may be repeated. The names stand below.
     option
         First call: hyper-parameter of the method, such as ratio=0.02; may be repeated.
     seed
@@ -87,7 +92,7 @@ def stream(
     """
     given: dict[str, Any] = {"--layout": layout, "--categorical": categorical, "--numeric": numeric, "--multi": multi}
     given |= {"--label": label, "--time": time, "--group": group, "--seed": seed}
-    given |= {"--model": model, "--model-option": model_option, "--option": option}
+    given |= {"--model": model, "--model-option": model_option, "--option": option, "--recipe": recipe}
     named = {name: value for name, value in given.items() if value not in (None, ())}
     begun = ClickStream.open(memory) if is_memory(memory) else None
     if begun is not None and begun.numbers:
@@ -96,7 +101,7 @@ def stream(
         current = begun
     else:
         check_writable(memory)
-        settings = settings_of(model or DIET.model, model_option, option)
+        settings = settings_of(model or DIET.model, model_option, recipe, option)
         fields = layout_of(layout, named) or fields_of(categorical, numeric, multi, label or "label", time, group)
         current = ClickStream.create(memory, settings, fields, seed or 0, layout)
     try:
@@ -112,7 +117,7 @@ def stream(
         show_memory(current, as_json=False)
 
 
-def settings_of(model: str, model_option: Pairs, option: Pairs) -> DIET:
+def settings_of(model: str, model_option: Pairs, recipe: Pairs, option: Pairs) -> DIET:
     """Return the method.
 
     Raises:
@@ -125,7 +130,8 @@ def settings_of(model: str, model_option: Pairs, option: Pairs) -> DIET:
     wanted = parse_pairs("--option", option)
     for name in wanted:
         choose("--option", name, OPTIONS)
-    settings = make_record("--option", DIET, wanted | {"model": model, "model_options": values})
+    training = make_record("--recipe", ClickRecipe, parse_pairs("--recipe", recipe))
+    settings = make_record("--option", DIET, wanted | {"model": model, "model_options": values, "training": training})
     with under("--model-option", made.options()):
         settings.new_model((2,), (1,), Streams(0))  # says now what it would say after the first block was read
     return settings
