@@ -185,10 +185,8 @@ def accuracy(found: Row) -> str:
         sides.setdefault((row["model"], row["epochs"]), {})[row["side"]] = row["metrics"]
     lines = []
     for (model, epochs), both in sides.items():
-        if len(both) == 2:
-            ours, theirs = both["recdistill"], next(value for side, value in both.items() if side != "recdistill")
-            shown = [score(side[name]) for name in ("auc", "log_loss") for side in (ours, theirs)]
-            lines.append([f"`{model}`", str(epochs), *shown, f"{ours['auc']['mean'] - theirs['auc']['mean']:+.4f}"])
+        shown = [score(both[side][name]) for name in ("auc", "log_loss") for side in ("recdistill", "fuxictr")]
+        lines.append([f"`{model}`", str(epochs), *shown, f"{both['difference']['auc']['mean']:+.4f}"])
     names = ["", "passes", "AUC, ours", "FuxiCTR's", "log loss, ours", "FuxiCTR's", "AUC, ours less theirs"]
     return markdown(names, lines)
 
