@@ -50,6 +50,8 @@ benchmarks: $(STAMP)
 	$(BIN)/python -m benchmarks.interval_coverage --json
 	$(BIN)/python -m benchmarks.plan_error --json
 	$(BIN)/python -m benchmarks.foster_step --json
+	$(BIN)/python -m benchmarks.diet_cost --json
+	$(BIN)/python -m benchmarks.click_stream --json --threads 1
 
 tables: $(STAMP)
 	$(BIN)/python -m recipes.tables
