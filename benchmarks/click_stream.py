@@ -343,7 +343,7 @@ def measured(base: Path, world: ClickWorld, threads: int) -> dict[str, Any]:
     """Return all figures; what is there already is not measured again."""
     written = fresh(write_blocks, threads, world=world, folder=base / "log")
     wanted = {"growing": world.blocks, "hashed": min(world.blocks, HASHED_BLOCKS)}
-    body: dict[str, Any] = {"log_mb": written["bytes"] / 1024**2}
+    body: dict[str, Any] = {"log_mb": written["bytes"] / 1024**2, "rows": [], "apart": [], "summaries": {}}
     for variant, blocks in wanted.items():
         done = fresh(fold_blocks, threads, base=base, variant=variant, blocks=blocks)
         if not done["fits"]:
@@ -354,7 +354,9 @@ def measured(base: Path, world: ClickWorld, threads: int) -> dict[str, Any]:
             compute = partial(fresh, taken_apart, threads, base=base, variant=variant, number=number)
             apart.append(cell(base / variant / f"parts-{number:02d}.json", compute))
             show(apart[-1])
-        body[variant] = {"summary": summary(rows, apart), "blocks": rows, "apart": apart}
+        body["summaries"][variant] = summary(rows, apart)
+        body["rows"] += rows
+        body["apart"] += apart
     body["by_command"] = cell(base / "command.json", lambda: by_command(base, world.blocks))
     show(body["by_command"])
     return body
@@ -362,8 +364,8 @@ def measured(base: Path, world: ClickWorld, threads: int) -> dict[str, Any]:
 
 def targets(body: dict[str, Any]) -> list[dict[str, Any]]:
     """Return what was asked for, beside what was measured."""
-    growing, hashed = body["growing"]["summary"], body["hashed"]["blocks"]
-    second, *later = [row["peak_mb"] for row in hashed[1:]]
+    growing = body["summaries"]["growing"]
+    second, *later = [row["peak_mb"] for row in body["rows"] if row["variant"] == "hashed"][1:]
     what = "hashed users and items: largest peak of the later blocks over that of the second"
     return [
         at_most("20 blocks of a million rows: peak resident memory, GB", 6, growing["peak_mb"] / 1024),

@@ -194,13 +194,12 @@ def accuracy(found: Row) -> str:
 def long_stream(found: Row) -> str:
     """Return some blocks of the stream of twenty million rows."""
     lines = []
-    for name in ("growing", "hashed"):
-        blocks = found[name]["blocks"]
-        for row in [each for each in blocks if each["block"] in (1, 2, 5, 10, 15, 20) or each is blocks[-1]]:
-            rate = f"{row['rows'] / row['processor_seconds']:,.0f}"
-            auc = "-" if row["foreseen_auc"] is None else f"{row['foreseen_auc']:.3f}".lstrip("0")
-            sizes = [f"{row['ids']:,}", f"{row['tables_mb']:.0f}", f"{row['peak_mb']:,.0f}"]
-            lines.append([name, str(row["block"]), f"{row['rows_per_second']:,.0f}", rate, *sizes, auc])
+    last = {row["variant"]: row["block"] for row in found["rows"]}
+    for row in [each for each in found["rows"] if each["block"] in (1, 2, 5, 10, 15, last[each["variant"]])]:
+        rate = f"{row['rows'] / row['processor_seconds']:,.0f}"
+        auc = "-" if row["foreseen_auc"] is None else f"{row['foreseen_auc']:.3f}".lstrip("0")
+        sizes = [f"{row['ids']:,}", f"{row['tables_mb']:.0f}", f"{row['peak_mb']:,.0f}"]
+        lines.append([row["variant"], str(row["block"]), f"{row['rows_per_second']:,.0f}", rate, *sizes, auc])
     names = ["ids", "block", "rows a second", "a processor second", "number of ids", "tables MB", "peak MB"]
     return markdown([*names, "AUC foreseen"], lines)
 
