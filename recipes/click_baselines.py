@@ -1,6 +1,5 @@
 """The jobs behind baselines of clicks: rows that a rule chooses, and units that other methods move."""
 
-import io
 import time
 from abc import abstractmethod
 from dataclasses import asdict, dataclass, field, replace
@@ -25,7 +24,7 @@ from recdistill.progress import Progress
 from recdistill.rng import Streams
 from recdistill.storage import atomic_folder, read_tensors, write_tensors
 from recdistill.study.grid import Job
-from recipes.click_jobs import ClickDataset, ClickJob, Code, Export, Memory, coded
+from recipes.click_jobs import ClickDataset, ClickJob, Code, Export, Memory, coded, parquet_bytes
 
 
 @dataclass(frozen=True)
@@ -108,15 +107,6 @@ def grown_weights(stream: ClickStream, number: int, last: dict[str, torch.Tensor
     found = dict(model.state_dict())
     assert found.keys() == last.keys()
     return found
-
-
-def parquet_bytes(rows: pl.DataFrame) -> int:
-    """Return the size of rows as Parquet, with three decimals of a soft label in place of the label."""
-    draw = np.random.default_rng(0)
-    label = pl.Series("label", np.round(draw.random(len(rows)), 3).astype(np.float32))
-    file = io.BytesIO()
-    rows.with_columns(label).write_parquet(file, compression_level=19)
-    return file.tell()
 
 
 def most_rows(rows: pl.DataFrame, order: np.ndarray, size: int) -> int:

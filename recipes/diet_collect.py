@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from recdistill.evaluation.fidelity import agreement, noise_ceiling
-from recipes.click_jobs import GROUPS, MODELS, ClickDataset
+from recipes.click_jobs import GROUPS, MODELS, ClickDataset, Code
 from recipes.click_students import FROZEN, SCRATCH, Student, Units
 from recipes.collect import rounded
 from recipes.record import aggregate
@@ -28,7 +28,7 @@ def body_of(cells: Sequence[Student], dataset: ClickDataset, ratios: Sequence[fl
     ranked = [found for name in groups if (found := fidelity(name, groups, told)) is not None]
     compared = comparisons(groups, told, ratios)
     return {
-        "dataset": {"name": dataset.name, "blocks": dataset.blocks, "fields": None} | facts_of(there),
+        "dataset": facts_of(dataset),
         "seeds": sorted({cell.seed for cell in there}),
         "cells": len(cells),
         "missing": [cell.key for cell in cells if not cell.done()],
@@ -42,13 +42,11 @@ def body_of(cells: Sequence[Student], dataset: ClickDataset, ratios: Sequence[fl
     }
 
 
-def facts_of(cells: Sequence[Student]) -> Row:
-    """Return how many samples the training part and the test have."""
-    memories = [cell.source.memory for cell in cells if isinstance(cell.source, Units)]
-    if not memories:
-        return {}
-    blocks = memories[0].told()["blocks"]
-    return {"samples": sum(each["rows"] for each in blocks), "rows_per_block": blocks[0]["rows"]}
+def facts_of(dataset: ClickDataset) -> Row:
+    """Return how a result names its dataset: blocks, samples before the test, and their bytes as Parquet."""
+    code = Code(dataset, 0)
+    about = {"name": dataset.name, "blocks": dataset.blocks}
+    return about | ({name: code.told()[name] for name in ("samples", "bytes")} if code.done() else {})
 
 
 def by_row(cells: Iterable[Student]) -> dict[str, list[Student]]:

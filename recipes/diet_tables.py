@@ -63,7 +63,8 @@ def main_table(found: Row) -> str:
         lost = "-" if "regret_auc" not in entry else f"{entry['regret_auc']:.4f}"
         tables = "own" if row["name"].startswith("full") else row["tables"]
         means = [f"{mean_of(row, metric):.4f}".lstrip("0") for metric in ("auc", "log_loss")]
-        size = [number(row["units"]), number(row["bytes"]), str(row["seeds"])]
+        log = found["dataset"] if row["name"].startswith("full") else {}
+        size = [number(log.get("samples", row["units"])), number(log.get("bytes", row["bytes"])), str(row["seeds"])]
         lines.append([tables, source(row), ratio(row), *size, *means, signed(entry.get("gap")), *shown, lost])
     names = ["tables", "trained on", "samples", "rows", "bytes", "seeds", "AUC", "log loss", "AUC less full data"]
     return markdown([*names, "Spearman", "tau", "Pearson", "regret"], sorted(lines, key=lambda line: _place(line[0])))

@@ -15,8 +15,8 @@ from recdistill.storage import read_json, write_json
 from recdistill.training.clicks import ClickRecipe
 from recipes import diet_kuairand, diet_tables, grid_tables, record, tables
 from recipes.__main__ import RECIPES, collect
-from recipes.click_baselines import Matched, Rows, Static, parquet_bytes
-from recipes.click_jobs import KUAIRAND, MODELS, ClickDataset, Export, Memory
+from recipes.click_baselines import Matched, Rows, Static
+from recipes.click_jobs import KUAIRAND, MODELS, ClickDataset, Code, Export, Memory, parquet_bytes
 from recipes.click_students import FROZEN, SCRATCH, Chosen, Everything, Others, Student, Units
 from recipes.diet_collect import interval_of
 from recipes.record import as_json
@@ -124,6 +124,7 @@ def invent(cell: Student) -> None:
 def result_of(path: Path, *, leave: int = 0) -> dict[str, Any]:
     """Return the recipe's result of invented cells of two seeds, but for the last ones."""
     recipe = RECIPES["diet_kuairand"]
+    Code(KUAIRAND, 0).write({"samples": 1234, "bytes": 99_999})
     cells = [cell for cell in recipe.cells(recipe.seeds) if cell.seed < 2]
     for cell in cells[: len(cells) - leave]:
         invent(cell)
@@ -160,7 +161,7 @@ def test_tables_hold_the_figures_of_the_result(elsewhere: Path) -> None:
         assert text.startswith("|"), (name, text)
         assert "nan" not in text
     main = tables.TABLES["diet_main"]()
-    assert "`full`" in main
+    assert "| `full` | all | 1,234 | 99,999 |" in main
     assert "`random_soft`" in main
     assert ".70" in main
 
