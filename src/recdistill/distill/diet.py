@@ -3,7 +3,7 @@
 What the reference model, the memory and the ids were after one block, and the next block, give the same after it:
 
 1. before anything learns the block: a proxy, begun as the reference model, trains on active units of the memory and is
-   judged on hard samples of the block; the units move along the derivative of that judgement through the training;
+   judged on samples of the block; the units move along the derivative of that judgement through the training;
 2. the reference model learns the block in one pass, with checkpoints on the way;
 3. the old units follow its tables; samples of the block become units beside them.
 
@@ -33,8 +33,9 @@ SELECTIONS = {
 class DIET:
     """Streaming dataset distillation for models of clicks.
 
-    When not to use it: a model that is to be trained on the memory reads the reference model's tables. A model with
-    tables of its own needs samples with ids, such as random ones with soft labels.
+    When not to use it: where size matters most. Units are vectors in the reference model's tables, which come with
+    them; an export of the memory (:mod:`recdistill.distill.clicks.export`) is forty times smaller, and serves models
+    with tables of their own.
 
     Reference: DIET: Learning to Distill Dataset Continually for Recommender Systems; abstract and captions alone could
     be had.

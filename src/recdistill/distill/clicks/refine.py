@@ -1,4 +1,4 @@
-"""How units move: a proxy trains on active units and is judged on hard real samples."""
+"""How units move: a proxy trains on active units and is judged on real samples of a block that nothing has learnt."""
 
 import copy
 from collections.abc import Iterator
@@ -102,7 +102,7 @@ class ClickRefinement:
             yield MetaResult(result.outer_loss, gradient, result.student, {"meta_gradient": norm, "clipped": 1 - share})
 
     def outer_step(self, step: int) -> MetaResult:
-        """Return the loss on hard samples of a proxy trained on active units, and its derivative in all units."""
+        """Return the loss on the targets of a proxy trained on active units, and its derivative in all units."""
         settings = self.settings
         draw = generator_at(self.rng.integer("step"), step)
         targets, active = self.addressed(draw)
