@@ -29,7 +29,7 @@ def source(row: Row) -> str:
 def ratio(row: Row) -> str:
     """Return the share of the samples that a row has, in percent."""
     if "-like-" in row["source"]:
-        return "equal bytes"
+        return f"bytes of {100 * float(str(row['source']).rsplit('-', 2)[1]):g} %"
     found = str(row["source"]).rsplit("-0", 1)
     return f"{100 * float('0' + found[1]):g} %" if len(found) == 2 else "all"
 
