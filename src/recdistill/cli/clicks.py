@@ -1,6 +1,6 @@
 """What train and evaluate do with clicks."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +38,16 @@ MEANING = {
 
 
 @dataclass(frozen=True)
-class ClickMaterial:
+class ClickSource:
     """Samples to train on: units of a memory with the tables they live in, or exported rows."""
 
     samples: ClickMemory | ClickRows
     vocabulary: ClickVocabulary
     layout: str | None
     about: dict[str, Any]
-    tables: FieldTables | None = None
-    content: str = field(default="")
+    content: str
     """Names the samples, so that no run is continued on others."""
+    tables: FieldTables | None = None
 
     def train(self, spec: ClickStudentSpec, seed: int, state: Path, progress: Progress) -> tuple[ClickModel, FitResult]:
         """Return a trained model and what its training did."""
@@ -57,7 +57,7 @@ class ClickMaterial:
         return train_with_given_tables(self.samples, spec, self.tables, seed=seed, state=state, progress=progress)
 
 
-def click_material(data: Path, kind: str, version: int | None) -> ClickMaterial:
+def click_source(data: Path, kind: str, version: int | None) -> ClickSource:
     """Return what lies in a folder of this kind.
 
     Raises:
@@ -69,13 +69,13 @@ def click_material(data: Path, kind: str, version: int | None) -> ClickMaterial:
             raise OptionError("--version", version, fix="is of a memory, and DATA is an export of one version")
         rows, vocabulary, header = load_rows(data)
         about = {"trained_on": header["method"], "tables": "own", "version": header["version"]}
-        return ClickMaterial(rows, vocabulary, header["layout"], about, content=sha256_of(header["files"]))
+        return ClickSource(rows, vocabulary, header["layout"], about, sha256_of(header["files"]))
     stream = ClickStream.open(data)
     opened = stream.version(version)
     about = {"trained_on": stream.settings.method, "tables": "given", "version": opened.number}
     tables = stream.model(opened).tables
     content = sha256_of(opened.manifest["files"])
-    return ClickMaterial(opened.memory(), opened.vocabulary(), stream.layout, about, tables, content)
+    return ClickSource(opened.memory(), opened.vocabulary(), stream.layout, about, content, tables)
 
 
 def train_on_clicks(
@@ -103,14 +103,14 @@ def train_on_clicks(
         choose("--option", name, made.options())
     how = make_record("--recipe", ClickRecipe, FEW_SAMPLES.as_dict() | parse_pairs("--recipe", recipe))
     check_out(out, MODEL, overwrite=overwrite)
-    material = click_material(data, kind, version)
+    source = click_source(data, kind, version)
     spec = ClickStudentSpec(model=model, config=values, recipe=how)
-    state = state_file(out, material.content, spec.model, spec.config, spec.recipe.as_dict(), seed, resume=resume)
+    state = state_file(out, source.content, spec.model, spec.config, spec.recipe.as_dict(), seed, resume=resume)
     with progress_bars() as progress, under("--option", made.options()):
-        trained, result = material.train(spec, seed, state, progress)
-    facts = material.about | {"recipe": how.as_dict(), "seed": seed}
+        trained, result = source.train(spec, seed, state, progress)
+    facts = source.about | {"recipe": how.as_dict(), "seed": seed}
     facts |= {"steps": result.steps, "seconds": round(result.seconds, 3)}
-    save_click_model(SavedClickModel(trained, material.vocabulary, material.layout, facts), out, replace=overwrite)
+    save_click_model(SavedClickModel(trained, source.vocabulary, source.layout, facts), out, replace=overwrite)
     seen = {"folder": str(out), "model": model, **{key: value for key, value in facts.items() if key != "recipe"}}
     if as_json:
         print_json(seen)
