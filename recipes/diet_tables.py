@@ -116,8 +116,13 @@ def sweep(found: Row) -> str:
     return markdown(heads, [line for _, line in sorted(lines)])
 
 
+def first_of(scores: Row | None) -> str:
+    """Return the AUC of the first seed."""
+    return "-" if scores is None else f"{scores['auc']['values'][0]:.4f}".lstrip("0")
+
+
 def ablation(found: Row) -> str:
-    """Return DIET but for one setting: some candidates on the test block, and DeepFM on the block to come."""
+    """Return DIET but for one setting, first seed: some candidates on the test, and DeepFM on the block to come."""
     rows = {row["name"]: row for row in tested(found)}
     first: dict[str, Row] = {}
     for entry in found["streams"]:
@@ -126,7 +131,7 @@ def ablation(found: Row) -> str:
     lines = []
     for label, entry in first.items():
         row = rows.get(f"{label}-0.01-{FROZEN}")
-        shown = ["-"] * 3 if row is None else [score(row["models"].get(model, {}).get("auc")) for model in PART]
+        shown = ["-"] * 3 if row is None else [first_of(row["models"].get(model)) for model in PART]
         later = [entry["on_memory"][key] for key in entry["on_memory"]]
         lines.append([f"`{label}`", *shown, f"{sum(later) / len(later):.4f}".lstrip("0"), f"{entry['seconds']:.0f}"])
     return markdown(["", *(f"`{model}`" for model in PART), "`deepfm`, next block", "seconds"], lines)
