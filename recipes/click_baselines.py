@@ -136,6 +136,11 @@ class Moved(ClickJob):
     def label(self) -> str:
         """Name of the method."""
 
+    @property
+    @abstractmethod
+    def hard(self) -> bool:
+        """Whether labels are 0 or 1."""
+
     @abstractmethod
     def moved(self, log: ClickBlock, model: ClickModel, progress: Progress) -> ClickMemory:
         """Return the units."""
@@ -176,6 +181,11 @@ class Matched(Moved):
         """Name of the method."""
         return "cgm"
 
+    @property
+    def hard(self) -> bool:
+        """Labels are the log's."""
+        return True
+
     def settings(self) -> dict[str, Any]:
         """Return the method and where it begins."""
         return {"method": asdict(self.method), "rows": self.rows.settings()}
@@ -198,6 +208,11 @@ class Static(Moved):
     def label(self) -> str:
         """Name of the method."""
         return "static"
+
+    @property
+    def hard(self) -> bool:
+        """Labels are the reference model's, moved."""
+        return False
 
     def settings(self) -> dict[str, Any]:
         """Return the method and where it begins."""

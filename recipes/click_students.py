@@ -14,6 +14,7 @@ from recdistill.models.clicks.base import ClickModel
 from recdistill.progress import Progress
 from recdistill.rng import Streams
 from recdistill.study.click_students import (
+    FEW_HARD_LABELS,
     FEW_SAMPLES,
     ClickStudentSpec,
     train_on_rows,
@@ -73,6 +74,11 @@ class Units:
     version: int | None = None
 
     @property
+    def hard(self) -> bool:
+        """Whether labels are 0 or 1."""
+        return self.memory.method.softness == 0 and self.export is None
+
+    @property
     def name(self) -> str:
         """Short name."""
         told = "" if self.version is None else f"-after-{self.version}"
@@ -117,6 +123,11 @@ class Chosen:
     grouped: bool = False
 
     @property
+    def hard(self) -> bool:
+        """Whether labels are the log's."""
+        return not self.soft
+
+    @property
     def name(self) -> str:
         """Short name."""
         told = ("_soft" if self.soft else "") + ("_grouped" if self.grouped else "")
@@ -157,6 +168,11 @@ class Others:
     """Units of another method, in the reference model's tables."""
 
     moved: Moved
+
+    @property
+    def hard(self) -> bool:
+        """Whether labels are 0 or 1."""
+        return self.moved.hard
 
     @property
     def name(self) -> str:
@@ -216,8 +232,14 @@ class Student(ClickJob):
     def spec(self) -> ClickStudentSpec:
         """The candidate and its training."""
         architecture, config = MODELS[self.model]
-        recipe = ClickRecipe() if isinstance(self.source, Everything) else FEW_SAMPLES
-        return ClickStudentSpec(model=architecture, config=config, recipe=recipe)
+        return ClickStudentSpec(model=architecture, config=config, recipe=self.recipe)
+
+    @property
+    def recipe(self) -> ClickRecipe:
+        """How it is trained: by what the labels are, each way chosen on the block before the test."""
+        if isinstance(self.source, Everything):
+            return ClickRecipe()
+        return FEW_HARD_LABELS if self.source.hard else FEW_SAMPLES
 
     def settings(self) -> dict[str, Any]:
         """Return data, model and training."""

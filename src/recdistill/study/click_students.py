@@ -20,7 +20,9 @@ from recdistill.training.clicks import ClickData, ClickRecipe, fit_clicks
 from recdistill.training.fit import FitResult
 
 FEW_SAMPLES = ClickRecipe(learning_rate=3e-3, weight_decay=1e-3, epochs=20, steps_per_epoch=16)
-"""The judging recipe for a small set of samples, whoever made it; a whole log has the recipe's defaults, one pass."""
+"""The judging recipe for a small set of samples with soft labels; a whole log has the recipe's defaults, one pass."""
+FEW_HARD_LABELS = ClickRecipe(weight_decay=1e-3, epochs=3, steps_per_epoch=16)
+"""The same where labels are 0 or 1: few samples are soon known by heart, and soft labels are not."""
 
 
 @dataclass(frozen=True, kw_only=True)
