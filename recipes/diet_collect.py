@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from recdistill.data.clicks.codes import FIRST
 from recdistill.evaluation.fidelity import agreement, noise_ceiling
-from recipes.click_jobs import GROUPS, MODELS, ClickDataset, Code
+from recdistill.storage import sha256
+from recipes.click_jobs import GROUPS, MODELS, ClickDataset, Code, coded
 from recipes.click_students import FROZEN, SCRATCH, Student, Units
 from recipes.collect import rounded
 from recipes.record import aggregate
@@ -24,7 +26,7 @@ def body_of(cells: Sequence[Student], dataset: ClickDataset, ratios: Sequence[fl
     there = [cell for cell in cells if cell.done()]
     told = {cell.key: cell.told() for cell in there}
     groups = by_row(cells)
-    rows = [found for group in groups.values() if (found := row_of(group, told)) is not None]
+    rows = [found for group in groups.values() for found in rows_of(group, told)]
     ranked = [found for name in groups if (found := fidelity(name, groups, told)) is not None]
     compared = comparisons(groups, told, ratios)
     return {
@@ -43,10 +45,16 @@ def body_of(cells: Sequence[Student], dataset: ClickDataset, ratios: Sequence[fl
 
 
 def facts_of(dataset: ClickDataset) -> Row:
-    """Return how a result names its dataset: blocks, samples before the test, and their bytes as Parquet."""
+    """Return how a result names its dataset: its training part, and the bytes of that as Parquet."""
     code = Code(dataset, 0)
-    about = {"name": dataset.name, "blocks": dataset.blocks}
-    return about | ({name: code.told()[name] for name in ("samples", "bytes")} if code.done() else {})
+    about: Row = {"name": dataset.name, "blocks": dataset.blocks, "users": None, "items": None}
+    if not code.done():
+        return about | {"interactions": None, "train_bytes": None, "hash": None}
+    log, told = coded(dataset), code.told()
+    sizes = dict(zip(log.vocabulary.spec.names, log.vocabulary.num_ids, strict=True))
+    counts = {"users": sizes["user_id"] - FIRST, "items": sizes["item_id"] - FIRST, "interactions": told["samples"]}
+    digest = sha256(code.folder / "blocks.safetensors")
+    return about | counts | {"train_bytes": told["bytes"], "hash": digest}
 
 
 def by_row(cells: Iterable[Student]) -> dict[str, list[Student]]:
@@ -57,34 +65,33 @@ def by_row(cells: Iterable[Student]) -> dict[str, list[Student]]:
     return rows
 
 
-def row_of(group: Sequence[Student], told: dict[str, Row]) -> Row | None:
-    """Return the scores of a row, candidate by candidate; ``None`` where none is there."""
-    there = [told[cell.key] for cell in group if cell.key in told]
-    if not there:
-        return None
-    models = {}
+def rows_of(group: Sequence[Student], told: dict[str, Row]) -> list[Row]:
+    """Return the scores of each candidate of a row, over the seeds that are there."""
+    there, cell = [told[cell.key] for cell in group if cell.key in told], group[0]
+    found = []
     for name in MODELS:
         mine = [each for each in there if each["model"] == name]
-        if mine:
-            models[name] = aggregate(mine)
-    cell = group[0]
-    seconds = {
-        name: round(float(np.mean([each["seconds"][name] for each in there])), 2) for name in there[0]["seconds"]
-    }
-    made = float(np.mean([each["made"] for each in there]))
-    return {
-        "name": cell.row,
-        "source": cell.source.name,
-        "tables": cell.tables,
-        "tested_on": cell.tested_on + 1,
-        "units": median_of(there, "units"),
-        "bytes": median_of(there, "bytes"),
-        "seeds": len({each["seed"] for each in there}),
-        "cells": len(there),
-        "cells_wanted": len(group),
-        "models": models,
-        "seconds": seconds | {"made": round(made, 2)},
-    }
+        if not mine:
+            continue
+        seconds = {key: round(float(np.mean([each["seconds"][key] for each in mine])), 2) for key in mine[0]["seconds"]}
+        seconds["distill"] = round(float(np.mean([each["made"] for each in mine])), 2)
+        found.append(
+            {
+                "name": cell.row,
+                "method": cell.source.name,
+                "model": name,
+                "budget": median_of(mine, "units"),
+                "items": cell.tables,
+                "ranking": f"block {cell.tested_on + 1}",
+                "tested_on": cell.tested_on + 1,
+                "bytes": median_of(mine, "bytes"),
+                "seeds": len(mine),
+                "metrics": aggregate(mine),
+                "seconds": seconds,
+                "peak_mb": None,
+            }
+        )
+    return found
 
 
 def median_of(cells: Sequence[Row], name: str) -> int | None:
@@ -222,7 +229,9 @@ def targets(ranked: Sequence[Row], compared: Sequence[Row], main: float) -> list
 
     def add(what: str, aim: str, value: float | None, met: bool) -> None:
         if value is not None:
-            found.append({"what": what, "target": aim, "measured": round(value, 5), "met": bool(met)})
+            found.append(
+                {"what": what, "published": None, "target": aim, "measured": round(value, 5), "met": bool(met)}
+            )
 
     frozen, control = (named.get(f"{name}-{main:g}-{FROZEN}") for name in ("diet", "random_soft"))
     if frozen is not None:

@@ -40,8 +40,14 @@ def number(value: int | None) -> str:
 
 
 def tested(found: Row) -> list[Row]:
-    """Return the rows that are scored on the test block."""
-    return [row for row in found["rows"] if row["tested_on"] == found["dataset"]["blocks"]]
+    """Return what was trained on, scored on the test block, with the metrics of every candidate."""
+    rows: dict[str, Row] = {}
+    for each in found["rows"]:
+        if each["tested_on"] == found["dataset"]["blocks"]:
+            shared = {"source": each["method"], "tables": each["items"], "units": each["budget"]}
+            row = rows.setdefault(each["name"], each | shared | {"models": {}})
+            row["models"][each["model"]] = each["metrics"]
+    return list(rows.values())
 
 
 def mean_of(row: Row, metric: str) -> float:
@@ -64,7 +70,11 @@ def main_table(found: Row) -> str:
         tables = "own" if row["name"].startswith("full") else row["tables"]
         means = [f"{mean_of(row, metric):.4f}".lstrip("0") for metric in ("auc", "log_loss")]
         log = found["dataset"] if row["name"].startswith("full") else {}
-        size = [number(log.get("samples", row["units"])), number(log.get("bytes", row["bytes"])), str(row["seeds"])]
+        size = [
+            number(log.get("interactions", row["units"])),
+            number(log.get("train_bytes", row["bytes"])),
+            str(row["seeds"]),
+        ]
         lines.append([tables, source(row), ratio(row), *size, *means, signed(entry.get("gap")), *shown, lost])
     names = ["tables", "trained on", "samples", "rows", "bytes", "seeds", "AUC", "log loss", "AUC less full data"]
     return markdown([*names, "Spearman", "tau", "Pearson", "regret"], sorted(lines, key=lambda line: _place(line[0])))

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from tiny_grid import do
 
+from recdistill.data.clicks.layouts import LAYOUTS
+from recdistill.data.clicks.vocabulary import ClickVocabulary
 from recdistill.distill.clicks.matching import GradientMatching
 from recdistill.distill.diet import DIET
-from recdistill.storage import read_json, write_json
+from recdistill.storage import read_json, write_json, write_tensors
 from recdistill.training.clicks import ClickRecipe
 from recipes import diet_kuairand, diet_tables, grid_tables, record, tables
 from recipes.__main__ import RECIPES, collect
@@ -103,6 +106,19 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     object.__setattr__(KUAIRAND, "runs", before)
 
 
+def invent_code() -> None:
+    """Write the ids of a log of one row."""
+    code, spec = Code(KUAIRAND, 0), LAYOUTS[KUAIRAND.layout].spec
+    vocabulary = ClickVocabulary.empty(spec)
+    code.folder.mkdir(parents=True)
+    vocabulary.save(code.folder)
+    ids = torch.zeros(1, sum(spec.widths), dtype=torch.int32)
+    one = {"ids": ids, "labels": torch.ones(1), "groups": torch.zeros(0)}
+    blocks = {f"{index}.{name}": value.clone() for index in range(KUAIRAND.blocks) for name, value in one.items()}
+    write_tensors(code.folder / "blocks.safetensors", blocks)
+    code.write({"samples": 1234, "bytes": 99_999})
+
+
 def invent(cell: Student) -> None:
     """Write a cell and the memory behind it: the better the model's number, the better its score."""
     place = list(MODELS).index(cell.model)
@@ -124,7 +140,7 @@ def invent(cell: Student) -> None:
 def result_of(path: Path, *, leave: int = 0) -> dict[str, Any]:
     """Return the recipe's result of invented cells of two seeds, but for the last ones."""
     recipe = RECIPES["diet_kuairand"]
-    Code(KUAIRAND, 0).write({"samples": 1234, "bytes": 99_999})
+    invent_code()
     cells = [cell for cell in recipe.cells(recipe.seeds) if cell.seed < 2]
     for cell in cells[: len(cells) - leave]:
         invent(cell)
@@ -137,6 +153,7 @@ def test_a_result_says_how_candidates_are_ranked(elsewhere: Path) -> None:
     result = result_of(elsewhere, leave=3)
     assert len(result["missing"]) >= 3
     assert {row["name"] for row in result["rows"]} >= {"full-scratch", "diet-0.01-frozen", "cgm-0.01-frozen"}
+    assert result["dataset"]["interactions"] == 1234
     ranked = {entry["name"]: entry for entry in result["fidelity"]}
     assert ranked["diet-0.01-frozen"]["spearman"] == pytest.approx(1)
     assert ranked["diet-0.01-frozen"]["regret_auc"] == 0
