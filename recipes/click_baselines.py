@@ -92,21 +92,16 @@ class Rows(ClickJob):
 
 def material(dataset: ClickDataset, reference: Memory) -> ClickMaterial:
     """Return what selectors read: all training rows, and the reference model after every block."""
-    log, stream = coded(dataset), reference.stream()
-    model = stream.model(stream.version())
-    last = stream.version().weights()
-    checkpoints = [grown_weights(stream, number, last) for number in stream.numbers]
-    return ClickMaterial(log.train, model, checkpoints)
+    stream = reference.stream()
+    checkpoints = [grown_weights(stream, number) for number in stream.numbers]
+    return ClickMaterial(coded(dataset).train, stream.model(stream.version()), checkpoints)
 
 
-def grown_weights(stream: ClickStream, number: int, last: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def grown_weights(stream: ClickStream, number: int) -> dict[str, torch.Tensor]:
     """Return the weights after a block, with rows for ids that came later, as they would begin: near 0."""
-    version = stream.version(number)
-    model = stream.model(version)
+    model = stream.model(stream.version(number))
     model.grow(stream.version().vocabulary().num_ids, Streams(stream.seed).torch(f"grown {number}"))
-    found = dict(model.state_dict())
-    assert found.keys() == last.keys()
-    return found
+    return dict(model.state_dict())
 
 
 def most_rows(rows: pl.DataFrame, order: np.ndarray, size: int) -> int:

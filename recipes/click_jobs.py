@@ -76,13 +76,14 @@ class ClickDataset:
         return ClickBlocks.by_count(LAYOUTS[self.layout].open(data_folder(self.source)), self.blocks)
 
     def published(self) -> pl.DataFrame:
-        """Return the rows of the training part as they were published."""
+        """Return the features of the training part as they were published, without label and time."""
         log = self.opened()
-        return pl.concat([log.read(index) for index in range(self.training_blocks)])
+        return pl.concat([log.read(index).select(log.log.spec.names) for index in range(self.training_blocks)])
 
 
 KUAIRAND = ClickDataset("kuairand", "kuairand-pure-window", "kuairand")
-CLICK_DATASETS = (KUAIRAND,)
+LABEL = "label"
+"""Column of a soft label in rows that are counted in bytes."""
 
 
 @dataclass(frozen=True)
@@ -189,9 +190,9 @@ class Code(ClickJob):
 
 
 def parquet_bytes(rows: pl.DataFrame) -> int:
-    """Return the size of rows as Parquet, with three decimals of a soft label in place of the label."""
+    """Return the size of features as Parquet, with three decimals of a soft label beside them."""
     draw = np.random.default_rng(0)
-    label = pl.Series("label", np.round(draw.random(len(rows)), 3).astype(np.float32))
+    label = pl.Series(LABEL, np.round(draw.random(len(rows)), 3).astype(np.float32))
     file = io.BytesIO()
     rows.with_columns(label).write_parquet(file, compression_level=19)
     return file.tell()

@@ -16,7 +16,6 @@ from recipes.collect import rounded
 from recipes.record import aggregate
 
 Row = dict[str, Any]
-METRICS = ("auc", "log_loss", "grouped_auc", "calibration_error")
 OWN = "full-scratch"
 """The row of candidates trained on everything, with tables of their own."""
 
@@ -113,15 +112,15 @@ def by_seed(name: str, groups: dict[str, list[Student]], told: dict[str, Row], m
 
 
 def ceiling(groups: dict[str, list[Student]], told: dict[str, Row]) -> Row | None:
-    """Return how far rankings of candidates on full data agree between halves of the seeds."""
+    """Return how full-data rankings agree: tau between halves of the seeds, Spearman of each seed with the others."""
     own = by_seed(OWN, groups, told, "auc")
     if len(own) < 2:
         return None
     scores = np.stack([own[seed] for seed in sorted(own)])
-    return {"tau": noise_ceiling(scores), "spearman": halves(scores), "seeds": len(own)}
+    return {"tau": noise_ceiling(scores), "spearman": one_and_others(scores), "seeds": len(own)}
 
 
-def halves(scores: np.ndarray) -> float:
+def one_and_others(scores: np.ndarray) -> float:
     """Return the mean Spearman correlation of single seeds with the mean of all others."""
     found = []
     for seed in range(len(scores)):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from recdistill.data.clicks.blocks import ClickLog
-from recdistill.data.clicks.layouts import LAYOUTS
+from recdistill.data.clicks.layouts import open_log
 from recdistill.data.clicks.vocabulary import ClickVocabulary
 from recdistill.errors import ArtifactError, RecdistillError, choose
 from recdistill.models.clicks import CLICK_MODELS
@@ -47,16 +47,7 @@ class SavedClickModel:
         Raises:
             DataError: it cannot be read, or a column is missing.
         """
-        return open_log(path, self.vocabulary, self.layout)
-
-
-def open_log(path: Path, vocabulary: ClickVocabulary, layout: str | None) -> ClickLog:
-    """Return a log, read by its layout or by the columns of the vocabulary's spec.
-
-    Raises:
-        DataError: it cannot be read, or a column is missing.
-    """
-    return ClickLog.open(path, vocabulary.spec) if layout is None else LAYOUTS[layout].open(path)
+        return open_log(path, self.vocabulary.spec, self.layout)
 
 
 def save_click_model(saved: SavedClickModel, folder: Path, *, replace: bool = False) -> None:

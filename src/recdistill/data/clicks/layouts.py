@@ -224,3 +224,12 @@ LAYOUTS = {
     "tmall": Layout(TMALL, tmall, "user_log_format1.csv, user_info_format1.csv"),
 }
 """Layouts by name."""
+
+
+def open_log(path: Path, spec: ClickSpec, layout: str | None) -> ClickLog:
+    """Return a log, read by its layout or, where that is ``None``, by the columns of a spec.
+
+    Raises:
+        DataError: it cannot be read, or a column is missing.
+    """
+    return ClickLog.open(path, spec) if layout is None else LAYOUTS[layout].open(path)

@@ -23,7 +23,7 @@ import torch
 from recdistill.data.clicks.block import ClickBlock
 from recdistill.data.clicks.blocks import ClickLog
 from recdistill.data.clicks.fields import ClickSpec
-from recdistill.data.clicks.layouts import LAYOUTS
+from recdistill.data.clicks.layouts import open_log
 from recdistill.data.clicks.vocabulary import ClickVocabulary
 from recdistill.distill.base import RunContext
 from recdistill.distill.clicks.fold import fold
@@ -181,9 +181,7 @@ class ClickStream:
         Raises:
             DataError: it cannot be read, or a column is missing.
         """
-        if self.layout is None:
-            return ClickLog.open(block, self.spec)
-        return LAYOUTS[self.layout].open(block)
+        return open_log(block, self.spec, self.layout)
 
     def model(self, version: Version) -> ClickModel:
         """Return the reference model of a version."""
